@@ -1,0 +1,53 @@
+# make lab, make test, make lint: each sets up what it needs.
+
+.PHONY: lab test lint format pins clean
+.DEFAULT_GOAL := lab
+
+ifeq ($(OS),Windows_NT)
+PYTHON ?= python
+VENV := .venv/Scripts/python
+else
+# The first of these that is Python 3.11 or newer.
+PYTHON ?= $(shell for name in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	$$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$name && break; done)
+VENV := .venv/bin/python
+endif
+
+PIP := $(VENV) -m pip install --quiet --disable-pip-version-check
+
+lab: .venv/lab.done
+	@$(VENV) manage.py shell_plus --lab $(if $(ARGS),-- $(ARGS))
+
+test: .venv/test.done
+	@$(VENV) -m pytest $(ARGS)
+
+lint: .venv/test.done
+	$(VENV) -m ruff check .
+	$(VENV) -m ruff format --check .
+	$(VENV) -m mypy
+
+format: .venv/test.done
+	$(VENV) -m ruff check --fix .
+	$(VENV) -m ruff format .
+
+# After a change of pyproject.toml: every version anew, for every supported system and Python.
+pins: .venv/lab.done
+	$(PIP) uv
+	$(VENV) -m uv pip compile --quiet --upgrade --universal --no-header --no-annotate pyproject.toml -o requirements.txt
+	$(VENV) -m uv pip compile --quiet --upgrade --universal --no-header --no-annotate --group test \
+		--constraint requirements.txt -o tests/requirements.txt
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/lab.done: requirements.txt
+	$(if $(PYTHON),,$(error The workbench needs Python 3.11 or newer: install it, or run 'make PYTHON=/path/to/python'))
+	@echo "Setting up .venv: this takes about a minute, once."
+	@$(PYTHON) -m venv .venv || { echo "Python's venv module is needed: on Debian and Ubuntu, 'apt install python3-venv'."; exit 1; }
+	@$(PIP) -r requirements.txt
+	@$(VENV) manage.py install_kernel
+	@touch $@
+
+.venv/test.done: .venv/lab.done tests/requirements.txt
+	@$(PIP) -r tests/requirements.txt
+	@touch $@

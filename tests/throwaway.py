@@ -1,0 +1,109 @@
+"""A pytest plugin: every test and every notebook's kernel works on a database made for this run.
+
+Without a DATABASE_URL in the environment it is an embedded server of its own, in a temporary folder; with one,
+a database of its own on that server. A ``.env`` file is not read.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nbformat
+import psycopg2
+import pytest
+from nbval.plugin import IPyNbCell
+from psycopg2 import sql
+
+PROJECT = Path(__file__).parents[1]
+EXECUTED = PROJECT / ".workbench" / "executed"
+EVERYTHING = "WORKBENCH_TEST_EVERYTHING"
+
+ADDRESSES = ("DATABASE_URL", "DATABASE_URL_UNPOOLED", "DATABASE_URL_DIRECT", "POSTGRES_URL_NON_POOLING")
+NAME = f"workbench_test_{os.getpid()}"
+GIVEN = {name: os.environ[name].strip() for name in ADDRESSES if os.environ.get(name, "").strip()}
+HOME = Path(tempfile.mkdtemp(prefix="workbench-"))
+
+# Django's settings are read early, and by kernels: the environment must be ready before that.
+HOME.chmod(0o755)
+os.environ |= {"WORKBENCH_HOME": str(HOME), "WORKBENCH_ENV_FILE": os.devnull}
+os.environ |= {name: urlsplit(url)._replace(path=f"/{NAME}").geturl() for name, url in GIVEN.items()}
+if GIVEN:
+    os.environ["WORKBENCH_YES"] = "1"
+for variable in ("WORKBENCH_WEB", "DJANGO_DEBUG", "DJANGO_SECRET_KEY", "DJANGO_ALLOWED_HOSTS"):
+    os.environ.pop(variable, None)
+
+_failed: dict[Path, nbformat.NotebookNode] = {}
+
+
+def pytest_sessionstart() -> None:
+    if GIVEN:
+        _on_given_server("CREATE DATABASE {}")
+
+
+def pytest_sessionfinish() -> None:
+    from django.db import connections
+
+    from workbench.connection import embedded
+
+    connections.close_all()
+    if GIVEN:
+        _on_given_server("DROP DATABASE IF EXISTS {} WITH (FORCE)")
+    embedded.stop(HOME)
+    shutil.rmtree(HOME, ignore_errors=True)
+
+
+def _on_given_server(statement: str) -> None:
+    """Run a statement about our database from the database that was given."""
+    from django.db import connection
+
+    params = connection.get_connection_params()
+    given = urlsplit(GIVEN["DATABASE_URL"]).path.removeprefix("/")
+    administrator = psycopg2.connect(
+        **{key: value for key, value in params.items() if key != "cursor_factory"} | {"dbname": given}
+    )
+    administrator.autocommit = True
+    with administrator.cursor() as cursor:
+        cursor.execute(sql.SQL(statement).format(sql.Identifier(NAME)))
+    administrator.close()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose programs are missing, unless nothing may be skipped."""
+    missing = [
+        program
+        for mark in item.iter_markers("needs")
+        for program in mark.args
+        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin") is None
+    ]
+    reason = f"{', '.join(missing)} not installed" if missing else ""
+    if item.get_closest_marker("as_root") and (os.name == "nt" or os.geteuid() != 0):
+        reason = "must be root, to become other users"
+    if reason and os.environ.get(EVERYTHING):
+        pytest.fail(f"{reason}, and {EVERYTHING} is set", pytrace=False)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Keep what a notebook's cells really put out, once one of them fails."""
+    report = yield
+    if isinstance(item, IPyNbCell) and report.when == "call":
+        if item.test_outputs is not None:
+            item.cell.outputs = [nbformat.from_dict(dict(output)) for output in item.test_outputs]
+        if report.failed:
+            _failed[item.path] = item.parent.nb
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for path, notebook in _failed.items():
+        EXECUTED.mkdir(parents=True, exist_ok=True)
+        copy = EXECUTED / path.name
+        nbformat.write(notebook, copy)
+        terminalreporter.write_line(f"{path.name} as it ran is kept in {copy}")

@@ -1,0 +1,7 @@
+"""Which Postgres, and how to reach it."""
+
+from workbench.connection.failures import ConnectionFailed
+from workbench.connection.place import Place, where
+from workbench.connection.url import DatabaseURLError, database
+
+__all__ = ["ConnectionFailed", "DatabaseURLError", "Place", "database", "where"]

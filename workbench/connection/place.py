@@ -1,0 +1,48 @@
+"""Where a connection leads, said in one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from workbench.connection.url import is_neon
+
+
+@dataclass(frozen=True)
+class Place:
+    """A database and the server it is on. Safe to show: it holds no role and no password."""
+
+    version: str
+    server: str
+    database: str
+    is_embedded: bool
+
+    def __str__(self) -> str:
+        return f"PostgreSQL {self.version}, {self.server}, database {self.database}"
+
+    __repr__ = __str__
+
+
+def where(alias: str = "default") -> Place:
+    """Return the place that the connection named ``alias`` leads to. Costs one round trip."""
+    from django.db import connections
+
+    connection = connections[alias]
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('server_version'), current_database()")
+        version, database = cursor.fetchone()
+    config = connection.settings_dict
+    is_embedded = bool(config.get("EMBEDDED"))
+    return Place(
+        version=version.split()[0],
+        server="the embedded server" if is_embedded else _server(config),
+        database=database,
+        is_embedded=is_embedded,
+    )
+
+
+def _server(config: dict[str, Any]) -> str:
+    host = config["HOST"] or config["OPTIONS"].get("host") or "the local server"
+    if is_neon(host):
+        return f"Neon at {host}"
+    return f"{host}:{config['PORT']}" if config["PORT"] else host

@@ -1,0 +1,9 @@
+import os
+
+from django.core.wsgi import get_wsgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "workbench.settings")
+# A web server goes through the pooler, if DATABASE_URL names one.
+os.environ.setdefault("WORKBENCH_WEB", "1")
+
+application = get_wsgi_application()
