@@ -15,4 +15,4 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
     from ipykernel.kernelapp import launch_new_instance
 
-    launch_new_instance([*sys.argv[1:], "--ext", EXTENSION, "--HistoryManager.enabled=False"])
+    launch_new_instance([*sys.argv[1:], "--ext", EXTENSION])

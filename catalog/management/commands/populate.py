@@ -66,7 +66,8 @@ class Command(BaseCommand):
                 missing = [title for title in data["books"] if title not in there]
                 books.bulk_create([book_model(title=title, author=author) for title in missing])
                 added_books += len(missing)
-        self.stdout.write(_report(added_authors, added_books, filled))
+        if options["verbosity"] > 0:
+            self.stdout.write(_report(added_authors, added_books, filled))
 
 
 def models_now(database: str) -> tuple[Any, Any]:
