@@ -1,7 +1,7 @@
 """A pytest plugin: every test and every notebook's kernel works on a database made for this run.
 
-Without a DATABASE_URL in the environment it is an embedded server of its own, in a temporary folder; with one,
-a database of its own on that server. A ``.env`` file is not read.
+Without a DATABASE_URL in the environment it is an embedded server of its own, in a temporary folder; with
+one, a database of its own on that server. A ``.env`` file is not read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -90,14 +90,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Keep what a notebook's cells really put out, once one of them fails."""
     report = yield
     if isinstance(item, IPyNbCell) and report.when == "call":
         if item.test_outputs is not None:
             item.cell.outputs = [nbformat.from_dict(dict(output)) for output in item.test_outputs]
         if report.failed:
-            _failed[item.path] = item.parent.nb
+            _failed[item.path] = item.parent.nb  # type: ignore[union-attr]
     return report
 
 

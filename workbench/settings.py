@@ -12,10 +12,11 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 # The environment wins over the file. utf-8-sig, because Windows' Notepad starts files with a mark that
 # would otherwise become part of the first name.
+ENV_FILE = os.environ.get("WORKBENCH_ENV_FILE") or BASE_DIR / ".env"
 ENV = {
     **{
         name: value
-        for name, value in dotenv_values(BASE_DIR / ".env", encoding="utf-8-sig", interpolate=False).items()
+        for name, value in dotenv_values(ENV_FILE, encoding="utf-8-sig", interpolate=False).items()
         if value is not None
     },
     **os.environ,

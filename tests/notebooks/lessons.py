@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import nbformat
@@ -24,13 +25,14 @@ METADATA = {
 
 
 def read(lesson: Path) -> NotebookNode:
-    return nbformat.read(lesson, as_version=4)
+    notebook: NotebookNode = nbformat.read(lesson, as_version=4)
+    return notebook
 
 
-def run(notebook: NotebookNode, times: int = 1, **environment: str) -> None:
+def run(notebook: NotebookNode, environment: Mapping[str, str] | None = None, times: int = 1) -> None:
     """Run the notebook's cells in one kernel, top to bottom; raise nbclient's CellExecutionError."""
     client = NotebookClient(notebook, resources={"metadata": {"path": str(FOLDER)}}, timeout=120)
-    with client.setup_kernel(env={**os.environ, **environment}):
+    with client.setup_kernel(env={**os.environ, **(environment or {})}):
         for _ in range(times):
             for index, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, index)

@@ -162,8 +162,9 @@ def _check(url: str, variable: str) -> None:
     match = WELL_FORMED.fullmatch(url)
     userinfo = (match["userinfo"] or "") if match else ""
     name = (match["name"] or "") if match else ""
-    at_sign_astray = "@" in rest and (match is None or match["userinfo"] is None)
-    if at_sign_astray or re.search(r"%(?![0-9A-Fa-f]{2})", userinfo):
+    before_at = rest.rpartition("@")[0]
+    is_astray = match["userinfo"] is None if match else re.search(r"[/?#@\[\]\s]", before_at)
+    if (before_at and is_astray) or re.search(r"%(?![0-9A-Fa-f]{2})", userinfo):
         raise wrong(
             "has characters in its role or password that must be percent-encoded "
             "(@ is %40, / is %2F, # is %23, ? is %3F, : is %3A, % is %25, a space is %20)."

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import sys
 
-from django.db import close_old_connections, connections
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
 from IPython.core.interactiveshell import InteractiveShell
-from psycopg2.extensions import TRANSACTION_STATUS_INERROR
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
 
 def register(shell: InteractiveShell) -> None:
@@ -18,8 +19,11 @@ def register(shell: InteractiveShell) -> None:
 
 
 def refresh(*_: object) -> None:
-    """Before a cell: drop the connections that died or are too old. One inside ``atomic()`` is left alone."""
-    close_old_connections()
+    """Before a cell: drop the connections that died or are too old, but none with an open transaction."""
+    for connection in connections.all(initialized_only=True):
+        raw = connection.connection
+        if raw is None or raw.closed or not _holds_transaction(connection):
+            connection.close_if_unusable_or_obsolete()
 
 
 def mend(*_: object) -> None:
@@ -29,6 +33,15 @@ def mend(*_: object) -> None:
         if raw is None or raw.closed or connection.in_atomic_block:
             continue
         if raw.get_transaction_status() == TRANSACTION_STATUS_INERROR:
-            raw.rollback()
-            connection.needs_rollback = False
+            if raw.autocommit:
+                # A BEGIN of the person's own, which psycopg2 knows nothing of.
+                raw.cursor().execute("ROLLBACK")
+            else:
+                raw.rollback()
             print("The open transaction was rolled back, because a statement in it failed.", file=sys.stderr)
+
+
+def _holds_transaction(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether an earlier cell began a transaction, in any of the three ways there are."""
+    began_in_sql = connection.connection.get_transaction_status() != TRANSACTION_STATUS_IDLE
+    return connection.in_atomic_block or not connection.autocommit or began_in_sql

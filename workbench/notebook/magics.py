@@ -14,6 +14,7 @@ from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
 
+from workbench.connection import ConnectionFailed
 from workbench.notebook.errors import CellError
 
 NEED_A_TERMINAL = {"dbshell", "runserver", "runserver_plus", "shell", "shell_plus"}
@@ -68,8 +69,8 @@ def _run(command: BaseCommand, name: str, arguments: list[str]) -> None:
         # Not the command's own default: its streams were bound when the kernel started, to the terminal.
         options |= {"stdout": sys.stdout, "stderr": sys.stderr, "no_color": True}
         command.execute(*positional, **options)
-    except CommandError as error:
-        raise CellError(str(error)) from None
+    except (CommandError, ConnectionFailed) as error:
+        raise CellError(str(error).strip()) from None
     except DatabaseError as error:
         raise CellError(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from None
     except StdinNotImplementedError:

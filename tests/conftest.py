@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from psycopg2 import sql
+
+from tests.kernel import Kernel
+from tests.throwaway import HOME, PROJECT
+from workbench.connection import embedded
+
+Manage = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def manage() -> Manage:
+    """Run ``manage.py`` as from a terminal; keywords are environment variables."""
+
+    def run(*arguments: str, cwd: Path = PROJECT, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(PROJECT / "manage.py"), *arguments],
+            cwd=cwd,
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture
+def scratch_url() -> Iterator[str]:
+    """The address of an empty database that the workbench has no reason to take for its embedded one."""
+    embedded.start(HOME)
+    cluster = embedded.Cluster(HOME)
+    name = f"scratch_{uuid.uuid4().hex[:12]}"
+    administrator = cluster.connect()
+    administrator.autocommit = True
+    with administrator.cursor() as cursor:
+        cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        address = cluster.address()
+        password = f":{address['password']}" if "password" in address else ""
+        yield (
+            f"postgresql://{embedded.ROLE}{password}@/{name}?host={address['host']}&port={address['port']}"
+        )
+        cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+    administrator.close()
+
+
+@pytest.fixture
+def kernel() -> Iterator[Kernel]:
+    with Kernel() as running:
+        yield running

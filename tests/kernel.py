@@ -1,0 +1,67 @@
+"""A real kernel of the workbench, as JupyterLab or nbval would start it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from jupyter_client.manager import start_new_kernel
+
+from tests.throwaway import PROJECT
+
+
+@dataclass
+class Outcome:
+    """What a cell put out: its streams, its result as plain text, and its error as IPython shows it."""
+
+    stdout: str = ""
+    stderr: str = ""
+    result: str = ""
+    error: list[str] = field(default_factory=list)
+
+
+class Kernel:
+    def __init__(
+        self, environment: Mapping[str, str] | None = None, cwd: Path = PROJECT / "notebooks"
+    ) -> None:
+        self._manager, self._client = start_new_kernel(
+            kernel_name="workbench", cwd=str(cwd), env={**os.environ, **(environment or {})}
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.stop_channels()
+        self._manager.shutdown_kernel(now=False)
+
+    def run(self, cell: str, *, interrupt_after: float | None = None, timeout: float = 60) -> Outcome:
+        """Run a cell as nbval does, with nobody to answer questions; interrupt it after some seconds."""
+        request = self._client.execute(cell, store_history=False, allow_stdin=False)
+        if interrupt_after is not None:
+            time.sleep(interrupt_after)
+            self._manager.interrupt_kernel()
+        outcome = Outcome()
+        while True:
+            message: dict[str, Any] = self._client.get_iopub_msg(timeout=timeout)
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            content = message["content"]
+            match message["msg_type"]:
+                case "stream" if content["name"] == "stdout":
+                    outcome.stdout += content["text"]
+                case "stream":
+                    outcome.stderr += content["text"]
+                case "execute_result" | "display_data":
+                    outcome.result += content["data"]["text/plain"]
+                case "error":
+                    outcome.error = content["traceback"]
+                case "status" if content["execution_state"] == "idle":
+                    return outcome
