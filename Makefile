@@ -1,6 +1,6 @@
 # make lab, make test, make lint: each sets up what it needs.
 
-.PHONY: lab test lint format pins clean
+.PHONY: lab test lint format lessons pins clean
 .DEFAULT_GOAL := lab
 
 ifeq ($(OS),Windows_NT)
@@ -29,6 +29,10 @@ lint: .venv/test.done
 format: .venv/test.done
 	$(VENV) -m ruff check --fix .
 	$(VENV) -m ruff format .
+
+# After a change of a lesson: run it, on a database made for that, and save its outputs.
+lessons: .venv/test.done
+	$(VENV) -m tests.notebooks.lessons $(ARGS)
 
 # After a change of pyproject.toml: every version anew, for every supported system and Python.
 pins: .venv/lab.done

@@ -30,7 +30,11 @@ HOME = Path(tempfile.mkdtemp(prefix="workbench-"))
 
 # Django's settings are read early, and by kernels: the environment must be ready before that.
 HOME.chmod(0o755)
-os.environ |= {"WORKBENCH_HOME": str(HOME), "WORKBENCH_ENV_FILE": os.devnull}
+os.environ |= {
+    "DJANGO_SETTINGS_MODULE": "workbench.settings",
+    "WORKBENCH_HOME": str(HOME),
+    "WORKBENCH_ENV_FILE": os.devnull,
+}
 os.environ |= {name: urlsplit(url)._replace(path=f"/{NAME}").geturl() for name, url in GIVEN.items()}
 if GIVEN:
     os.environ["WORKBENCH_YES"] = "1"
