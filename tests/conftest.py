@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from psycopg2 import sql
 
 from tests.kernel import Kernel
-from tests.throwaway import HOME, PROJECT
+from tests.throwaway import HOME, PROJECT, environment
 from workbench.connection import embedded
 
 Manage = Callable[..., subprocess.CompletedProcess[str]]
@@ -19,13 +17,13 @@ Manage = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture
 def manage() -> Manage:
-    """Run ``manage.py`` as from a terminal; keywords are environment variables."""
+    """Run ``manage.py`` as from a terminal; keywords are environment variables, None takes one out."""
 
-    def run(*arguments: str, cwd: Path = PROJECT, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str, **changes: str | None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, str(PROJECT / "manage.py"), *arguments],
-            cwd=cwd,
-            env={**os.environ, **environment},
+            cwd=PROJECT,
+            env=environment(changes),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from typing import Any, Self
 
 from jupyter_client.manager import start_new_kernel
 
-from tests.throwaway import PROJECT
+from tests.throwaway import PROJECT, environment
 
 
 @dataclass
@@ -27,10 +26,10 @@ class Outcome:
 
 class Kernel:
     def __init__(
-        self, environment: Mapping[str, str] | None = None, cwd: Path = PROJECT / "notebooks"
+        self, changes: Mapping[str, str | None] | None = None, cwd: Path = PROJECT / "notebooks"
     ) -> None:
         self._manager, self._client = start_new_kernel(
-            kernel_name="workbench", cwd=str(cwd), env={**os.environ, **(environment or {})}
+            kernel_name="workbench", cwd=str(cwd), env=environment(changes)
         )
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -40,6 +40,20 @@ if GIVEN:
     os.environ["WORKBENCH_YES"] = "1"
 for variable in ("WORKBENCH_WEB", "DJANGO_DEBUG", "DJANGO_SECRET_KEY", "DJANGO_ALLOWED_HOSTS"):
     os.environ.pop(variable, None)
+
+
+def environment(changes: Mapping[str, str | None] | None = None) -> dict[str, str]:
+    """Return the environment for a process of its own; None takes a variable out.
+
+    Where ``changes`` names a database, nothing of the run's own database is left.
+    """
+    changes = changes or {}
+    base = dict(os.environ)
+    if "DATABASE_URL" in changes:
+        base |= dict.fromkeys((*ADDRESSES, "WORKBENCH_YES"), "")
+    merged = {**base, **changes}
+    return {name: value for name, value in merged.items() if value is not None}
+
 
 _failed: dict[Path, nbformat.NotebookNode] = {}
 

@@ -196,7 +196,7 @@ def test_the_environment_wins_over_the_file_and_the_file_may_come_from_notepad(
 ) -> None:
     file = tmp_path / "env"
     file.write_bytes(b"\xef\xbb\xbfDATABASE_URL=postgresql://from-the-file\r\n")
-    from_file = manage("check", WORKBENCH_ENV_FILE=str(file))
+    from_file = manage("check", WORKBENCH_ENV_FILE=str(file), DATABASE_URL=None)
     assert "names no database" in from_file.stderr
     blank_wins = manage("check", WORKBENCH_ENV_FILE=str(file), DATABASE_URL="")
     assert blank_wins.returncode == 0, blank_wins.stderr

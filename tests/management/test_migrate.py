@@ -39,11 +39,10 @@ def test_what_drops_nothing_is_not_asked_about(manage: Manage, scratch_url: str)
 
 
 def test_the_embedded_database_goes_back_without_a_question(manage: Manage) -> None:
-    embedded = {"DATABASE_URL": "", "DATABASE_URL_UNPOOLED": "", "WORKBENCH_YES": ""}
-    manage("migrate", **embedded)
-    back = manage("migrate", "catalog", "0001", **embedded)
+    manage("migrate", DATABASE_URL="")
+    back = manage("migrate", "catalog", "0001", DATABASE_URL="")
     assert back.returncode == 0, back.stderr
-    manage("migrate", **embedded)
+    manage("migrate", DATABASE_URL="")
 
 
 SHOP = {

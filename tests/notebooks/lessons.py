@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 from nbval.plugin import coalesce_streams
+
+from tests.throwaway import environment, pytest_sessionfinish
 
 FOLDER = Path(__file__).parents[2] / "notebooks"
 LESSONS = sorted(FOLDER.glob("*.ipynb"))
@@ -29,10 +30,10 @@ def read(lesson: Path) -> NotebookNode:
     return notebook
 
 
-def run(notebook: NotebookNode, environment: Mapping[str, str] | None = None, times: int = 1) -> None:
+def run(notebook: NotebookNode, changes: Mapping[str, str | None] | None = None, times: int = 1) -> None:
     """Run the notebook's cells in one kernel, top to bottom; raise nbclient's CellExecutionError."""
     client = NotebookClient(notebook, resources={"metadata": {"path": str(FOLDER)}}, timeout=120)
-    with client.setup_kernel(env={**os.environ, **(environment or {})}):
+    with client.setup_kernel(env=environment(changes)):
         for _ in range(times):
             for index, cell in enumerate(notebook.cells):
                 client.execute_cell(cell, index)
@@ -49,8 +50,6 @@ def save(notebook: NotebookNode, lesson: Path) -> None:
 
 
 if __name__ == "__main__":
-    from tests import throwaway
-
     chosen = [FOLDER / name for name in sys.argv[1:]] or LESSONS
     try:
         for path in chosen:
@@ -58,4 +57,4 @@ if __name__ == "__main__":
             run(lesson)
             save(lesson, path)
     finally:
-        throwaway.pytest_sessionfinish()
+        pytest_sessionfinish()

@@ -97,20 +97,19 @@ def test_a_lesson_runs_alone_on_a_fresh_server_and_twice(lesson: Path) -> None:
     home = Path(tempfile.mkdtemp(prefix="workbench-lesson-"))
     home.chmod(0o755)
     try:
-        addresses = dict.fromkeys(("DATABASE_URL", "DATABASE_URL_UNPOOLED"), "")
-        lessons.run(read(lesson), {"WORKBENCH_HOME": str(home), "WORKBENCH_YES": "", **addresses}, times=2)
+        lessons.run(read(lesson), {"WORKBENCH_HOME": str(home), "DATABASE_URL": ""}, times=2)
     finally:
         embedded.stop(home)
         shutil.rmtree(home, ignore_errors=True)
 
 
 def test_a_lesson_that_would_drop_a_table_of_another_database_stops_and_says_so(scratch_url: str) -> None:
-    addresses = {"DATABASE_URL": scratch_url, "DATABASE_URL_UNPOOLED": "", "WORKBENCH_YES": ""}
-    lessons.run(read(PROJECT / "notebooks" / "03_query.ipynb"), addresses)
+    database = {"DATABASE_URL": scratch_url}
+    lessons.run(read(PROJECT / "notebooks" / "03_query.ipynb"), database)
     for name in ("01_migrate", "02_seed", "04_schema_change"):
         with pytest.raises(Exception, match=r"This drops .* Nothing was changed"):
-            lessons.run(read(PROJECT / "notebooks" / f"{name}.ipynb"), addresses)
-    lessons.run(read(PROJECT / "notebooks" / "04_schema_change.ipynb"), {**addresses, "WORKBENCH_YES": "1"})
+            lessons.run(read(PROJECT / "notebooks" / f"{name}.ipynb"), database)
+    lessons.run(read(PROJECT / "notebooks" / "04_schema_change.ipynb"), {**database, "WORKBENCH_YES": "1"})
 
 
 def test_a_lesson_runs_in_nbconvert(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,8 @@ from django.db import OperationalError
 ATTEMPTS = 5
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 4.0
+# Where each attempt times out, on each of the host's addresses, five of them would take minutes.
+PATIENCE_SECONDS = 10.0
 
 # A sleeping compute that wakes, a server that restarts, a proxy at its limit for a moment.
 PASSING = re.compile(
@@ -24,6 +27,7 @@ PASSING = re.compile(
     r"|terminating connection due to administrator command"
     r"|ssl connection has been closed unexpectedly"
     r"|ssl syscall error: eof detected"
+    r"|connection reset by peer"
     r"|server closed the connection unexpectedly"
     r"|the database system is (starting up|shutting down|not yet accepting connections|in recovery mode)"
     r"|failed to acquire permit to connect to the database"
@@ -38,7 +42,7 @@ REMEDIES = (
         "There is no database {name} on {server}: create it, or correct the name that ends DATABASE_URL.",
     ),
     (
-        r'password authentication failed|role "[^"]*" does not exist|no password supplied',
+        r'(password|SASL) authentication failed|role "[^"]*" does not exist|no password supplied',
         "{server} refused the role {user} or its password: copy the address again into DATABASE_URL.",
     ),
     (
@@ -50,11 +54,11 @@ REMEDIES = (
         "No Postgres answers at {server}: start it, or check the host and port in DATABASE_URL.",
     ),
     (
-        r"endpoint cannot be found|endpoint id is not specified",
+        r"endpoint (cannot|could not) be found|endpoint id is not specified",
         "Neon knows no endpoint {server}: copy the address again from its console.",
     ),
     (
-        r"endpoint is disabled",
+        r"endpoint (is|has been) disabled",
         "The Neon endpoint {server} is disabled: enable it in the console.",
     ),
     (
@@ -78,7 +82,11 @@ REMEDIES = (
         "{server} does not speak TLS: take sslmode out of DATABASE_URL, or write sslmode=disable.",
     ),
     (
-        r"channel binding required",
+        r"connection is insecure|ssl required",
+        "{server} wants TLS: write sslmode=require in DATABASE_URL.",
+    ),
+    (
+        r"channel binding (is )?required",
         "{server} offers no channel binding: take channel_binding out of DATABASE_URL.",
     ),
     (
@@ -112,9 +120,10 @@ def explain(error: Exception, params: dict[str, Any]) -> ConnectionFailed:
     for pattern, remedy in REMEDIES:
         if re.search(pattern, text, re.IGNORECASE):
             return ConnectionFailed(remedy.format(**facts))
-    said = re.sub(r"^.*?(?:FATAL|ERROR):\s*", "", text.strip().splitlines()[0] if text else "nothing")
+    # Before the text is cut: what is left of a password could not be found.
     if password := params.get("password"):
-        said = said.replace(password, "********")
+        text = text.replace(password, "********")
+    said = re.sub(r"^.*?(?:FATAL|ERROR):\s*", "", (text.strip() or "nothing").splitlines()[0])
     return ConnectionFailed(f"{facts['server']} did not let us in. It says: {said}")
 
 
@@ -124,8 +133,14 @@ def passes(error: Exception) -> bool:
 
 
 def delays() -> Iterator[float]:
-    """Yield the seconds to wait before each new attempt, with jitter so that clients don't return as one."""
+    """Yield the seconds to wait before each new attempt, with jitter so that clients don't return as one.
+
+    Once the attempts have used up our patience, the last of them is due.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
     longest = FIRST_DELAY_SECONDS
     for _ in range(ATTEMPTS - 1):
+        if time.monotonic() > deadline:
+            return
         yield random.uniform(longest / 2, longest)
         longest = min(longest * 2, LONGEST_DELAY_SECONDS)

@@ -20,7 +20,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
 
     magics.register(shell)
     cells.register(shell)
-    interrupt.register()
+    interrupt.register(shell)
 
 
 def _imported() -> dict[str, Any]:

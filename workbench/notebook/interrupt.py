@@ -10,37 +10,55 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from typing import Any
 from weakref import WeakSet
 
 import psycopg2
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
+from IPython.core.interactiveshell import InteractiveShell
 from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
 
 
-def register() -> None:
+def register(shell: InteractiveShell) -> None:
     """Watch for SIGINT. Does nothing on Windows, where the event loop has the wakeup descriptor."""
     if os.name == "nt":
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    cancelled = threading.Event()
     opened: WeakSet[BaseDatabaseWrapper] = WeakSet()
     connection_created.connect(lambda connection, **_: opened.add(connection), weak=False)
 
     def watch() -> None:
         while number := os.read(reading, 1):
-            if number[0] == signal.SIGINT:
-                for connection in list(opened):
-                    _cancel(connection)
+            if number[0] != signal.SIGINT:
+                continue
+            for connection in list(opened):
+                if _cancel(connection):
+                    cancelled.set()
 
+    def explain(
+        shell: InteractiveShell, kind: type[KeyboardInterrupt], error: KeyboardInterrupt, trace: Any, **_: Any
+    ) -> None:
+        lines = shell.InteractiveTB.structured_traceback(kind, error, trace)
+        if cancelled.is_set():
+            cancelled.clear()
+            lines = ["KeyboardInterrupt: the query was cancelled."]
+        shell._showtraceback(kind, error, lines)
+
+    shell.set_custom_exc((KeyboardInterrupt,), explain)
     threading.Thread(target=watch, name="workbench-interrupt", daemon=True).start()
 
 
-def _cancel(connection: BaseDatabaseWrapper) -> None:
+def _cancel(connection: BaseDatabaseWrapper) -> bool:
+    """Ask the server to cancel what this connection waits for, and tell whether there was something."""
     raw = connection.connection
+    if raw is None or raw.get_transaction_status() != TRANSACTION_STATUS_ACTIVE:
+        return False
     try:
-        if raw is not None and raw.get_transaction_status() == TRANSACTION_STATUS_ACTIVE:
-            raw.cancel()
+        raw.cancel()
     except psycopg2.Error:
-        pass  # The query ended by itself, or the server is gone and the waiting with it.
+        return False  # The server is gone, and the waiting with it.
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ def main() -> None:
     # What a cell starts (python, manage.py, worker processes) finds the project too.
     project = str(Path(__file__).parents[2])
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [project, os.environ.get("PYTHONPATH")]))
-    from ipykernel.kernelapp import launch_new_instance
+    from ipykernel.kernelapp import IPKernelApp
 
-    launch_new_instance([*sys.argv[1:], "--ext", EXTENSION])
+    # Its warnings go to the terminal of the lab, where nobody can act on them.
+    IPKernelApp.launch_instance([*sys.argv[1:], "--ext", EXTENSION], log_level=logging.ERROR)

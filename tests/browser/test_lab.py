@@ -1,0 +1,155 @@
+"""What a person sees who runs ``make lab`` and opens the address it prints.
+
+Pictures of the lessons, as they look when they have run, are kept in WORKBENCH_SCREENSHOTS.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+from playwright.sync_api import Browser, Locator, Page, expect
+
+from tests.browser.conftest import Lab
+from tests.throwaway import PROJECT
+from workbench.notebook.kernelspec import NAME
+
+pytestmark = pytest.mark.needs("chromium", "git")
+
+LESSONS = sorted(path.name for path in (PROJECT / "notebooks").glob("*.ipynb"))
+SCREENSHOTS = Path(os.environ.get("WORKBENCH_SCREENSHOTS") or PROJECT / ".workbench" / "screenshots")
+MILLISECONDS = 60_000
+
+# JupyterLab shows an exception as it shows what a cell writes to stderr.
+COMPLAINT = '[data-mime-type="application/vnd.jupyter.stderr"]'
+HAS_RUN = f"""() => document.querySelector('{COMPLAINT}') !== null ||
+    [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(e => /[0-9]/.test(e.textContent))"""
+# JupyterLab leaves out what is outside of the window, and guesses its height.
+RENDER_EVERYTHING = ".jp-Cell { content-visibility: visible !important }"
+
+
+def open_notebook(page: Page, lab: Lab, path: str) -> None:
+    """Open a notebook of the project, alone, and wait until its kernel is ready."""
+    address = urlsplit(lab.address)
+    page.goto(address._replace(path=f"/lab/tree/{path}", query=f"reset&{address.query}").geturl())
+    expect_idle(page)
+
+
+def expect_idle(page: Page) -> None:
+    # The status bar, because the sign in the toolbar says idle when there is no kernel yet.
+    expect(page.get_by_role("button", name="Workbench | Idle")).to_be_visible(timeout=MILLISECONDS)
+
+
+def choose(page: Page, menu: str, command: str) -> None:
+    page.get_by_role("menubar").get_by_role("menuitem", name=menu, exact=True).click()
+    page.locator(".lm-Menu-itemLabel").get_by_text(command, exact=True).click()
+
+
+def run_all(page: Page) -> list[str]:
+    """Run all cells and return what they complained about."""
+    choose(page, "Edit", "Clear Outputs of All Cells")
+    choose(page, "Run", "Run All Cells")
+    page.wait_for_function(HAS_RUN, timeout=MILLISECONDS)
+    expect_idle(page)
+    return page.locator(COMPLAINT).all_text_contents()
+
+
+def save_picture(page: Page, path: Path) -> None:
+    """Save a picture of the page, made so high that the whole notebook is on it."""
+    page.add_style_tag(content=RENDER_EVERYTHING)
+    notebook = page.locator(".jp-WindowedPanel-outer")
+    notebook.evaluate("notebook => notebook.scrollTop = 0")
+    last = page.locator(".jp-Notebook .jp-Cell").last.bounding_box()
+    assert last is not None
+    page.set_viewport_size({"width": 1280, "height": int(last["y"] + last["height"]) + 60})
+    notebook.evaluate("notebook => notebook.scrollTop = 0")
+    page.wait_for_timeout(300)
+    page.screenshot(path=path)
+
+
+@pytest.fixture
+def scratch(page: Page, lab: Lab, request: pytest.FixtureRequest) -> Page:
+    """A page with an empty notebook."""
+    kernel = {"name": NAME, "display_name": "Workbench", "language": "python"}
+    empty = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell()], metadata=nbformat.from_dict({"kernelspec": kernel})
+    )
+    path = f"{request.node.name}.ipynb"
+    nbformat.write(empty, lab.folder / path)
+    open_notebook(page, lab, path)
+    return page
+
+
+def run(page: Page, code: str) -> Locator:
+    """Type a cell below the others, run it, and return it."""
+    cells = page.locator(".jp-CodeCell")
+    cell = cells.nth(cells.count() - 1)  # Not cells.last: running it adds another.
+    cell.locator(".cm-content").fill(code)
+    cell.locator(".cm-content").press("Shift+Enter")
+    return cell
+
+
+def test_the_printed_address_opens_on_the_lessons_and_asks_nothing(page: Page, lab: Lab) -> None:
+    page.goto(lab.address)
+    expect_idle(page)
+    expect(page.locator(".lm-TabBar-tab.lm-mod-current").get_by_text(LESSONS[0])).to_be_visible()
+    assert page.locator(".jp-DirListing-itemText").all_inner_texts() == LESSONS
+    page.wait_for_timeout(2_000)  # Prompts come late.
+    assert page.locator(".jp-Dialog, .Toastify__toast").all_inner_texts() == []
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_runs_twice_without_a_complaint(name: str, page: Page, lab: Lab) -> None:
+    open_notebook(page, lab, f"notebooks/{name}")
+    assert run_all(page) == []
+    save_picture(page, SCREENSHOTS / f"{Path(name).stem}.png")
+    assert run_all(page) == []
+
+
+def test_a_plot_and_the_table_above_it_fit_on_one_screen(browser: Browser, lab: Lab) -> None:
+    # The README's picture: 1400 by 900.
+    page = browser.new_context(
+        viewport={"width": 1792, "height": 1152}, device_scale_factor=1400 / 1792
+    ).new_page()
+    open_notebook(page, lab, "notebooks/03_query.ipynb")
+    assert run_all(page) == []
+    page.add_style_tag(content=RENDER_EVERYTHING)
+    plot = page.locator(".jp-RenderedImage img").first
+    above = page.locator(".jp-CodeCell", has=plot).locator("xpath=preceding-sibling::div[.//table][1]")
+    above.evaluate("cell => cell.scrollIntoView({ block: 'start' })")
+    page.mouse.move(0, 0)  # Away from what would change its look.
+    expect(above.locator("table")).to_be_in_viewport(ratio=1)
+    expect(plot).to_be_in_viewport(ratio=1)
+    page.screenshot(path=SCREENSHOTS / "lab.png")
+    page.context.close()
+
+
+def test_a_cell_can_be_run_again(scratch: Page) -> None:
+    cell = run(scratch, "%manage migrate --verbosity 0\n%manage populate\nAuthor.objects.count()")
+    output = cell.locator(".jp-OutputArea-executeResult pre")
+    expect(output).to_have_text("3", timeout=MILLISECONDS)
+    expect(cell.locator(".jp-InputPrompt")).to_have_text("[1]:")
+    cell.locator(".cm-content").press("Shift+Enter")
+    expect(cell.locator(".jp-InputPrompt")).to_have_text("[2]:")
+    expect(cell.locator(".jp-OutputArea-output").first).to_contain_text("Nothing to add")
+    expect(output).to_have_text("3")
+
+
+def test_a_misspelt_command_is_answered_in_one_line(scratch: Page) -> None:
+    cell = run(scratch, "%manage migrat")
+    expect(cell.locator(COMPLAINT)).to_have_text(
+        re.compile(r"^There is no command 'migrat': did you mean migrate\?\s*$"), timeout=MILLISECONDS
+    )
+
+
+def test_the_stop_button_ends_a_query_and_the_next_cell_works(scratch: Page) -> None:
+    sleep = 'with connection.cursor() as c:\n    print("asleep")\n    c.execute("select pg_sleep(60)")'
+    cell = run(scratch, sleep)
+    expect(cell.locator(".jp-OutputArea-output").first).to_have_text("asleep\n", timeout=MILLISECONDS)
+    scratch.locator('[data-command="notebook:interrupt-kernel"]').click()
+    expect(cell.locator(COMPLAINT)).to_contain_text("KeyboardInterrupt", timeout=5_000)
+    expect(run(scratch, "where().database").locator("pre").last).to_have_text("'workbench'", timeout=5_000)

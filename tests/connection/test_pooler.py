@@ -1,0 +1,196 @@
+"""The project on Neon's two roads: commands and notebooks go direct, the web server through the pooler."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.connection import pooler
+from tests.connection.pooler import DIRECT, HOSTS, PASSWORD, POOLED, REPLICA, Neon
+from tests.kernel import Kernel
+from tests.throwaway import PROJECT
+
+pytestmark = pytest.mark.needs("pgbouncer", "openssl")
+
+FAILURES: dict[str, tuple[dict[str, Any], str]] = {
+    "wrong password": ({"password": "npg_mistaken"}, " refused the role neondb_owner or its password: "),
+    "missing database": ({"name": "attic"}, "There is no database attic on ep-cool-darkness-123456"),
+    "wrong host": ({"host": "ep-nowhere-000000-pooler.neon.invalid"}, "There is no host ep-nowhere-000000"),
+    "closed port": ({"port": 1}, "No Postgres answers at ep-cool-darkness-123456"),
+}
+
+# The books in chunks of two; with each, where it was read and how many cursors were open there.
+ITERATE = """
+import json
+from catalog.models import Book
+from django.db import connection
+seen = []
+for book in Book.objects.order_by("pk").iterator(chunk_size=2):
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT host(inet_server_addr()), (SELECT count(*) FROM pg_cursors)")
+        seen.append([book.pk, *cursor.fetchone()])
+print(json.dumps(seen))
+"""
+
+SESSION = """
+import json
+from django.db import connection
+with connection.cursor() as cursor:
+    cursor.execute("SELECT host(inet_server_addr()), ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+    print(json.dumps(cursor.fetchone()))
+"""
+
+REQUESTS = """
+import json
+from workbench.wsgi import application
+from django.test import Client
+client = Client(SERVER_NAME="localhost")
+answers = [client.get(path) for path in ("/catalog/authors/", "/catalog/books/1/")]
+print(json.dumps([[answer.status_code, answer.json()] for answer in answers]))
+"""
+
+
+@pytest.fixture(scope="module")
+def neon() -> Iterator[Neon]:
+    with pooler.neon() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="module")
+def filled(neon: Neon) -> tuple[str, str, str]:
+    """What ``migrate`` and two runs of ``populate`` say, starting from an empty database."""
+    assert not neon.logins()
+    said = manage(neon, "migrate"), manage(neon, "populate"), manage(neon, "populate")
+    assert not neon.logins(), "A command went through the pooler"
+    return said
+
+
+def manage(neon: Neon, *arguments: str, **variables: str) -> str:
+    return python(neon, "manage.py", *arguments, **variables)
+
+
+def script(neon: Neon, code: str, **variables: str) -> Any:
+    """Return what ``code`` prints as JSON, run after ``django.setup()``."""
+    return json.loads(python(neon, "-c", f"import django; django.setup()\n{code}", **variables))
+
+
+def python(neon: Neon, *arguments: str, **variables: str) -> str:
+    done = start(neon, *arguments, **variables)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    return done.stdout
+
+
+def start(
+    neon: Neon, *arguments: str, url: str | None = None, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=PROJECT,
+        env={**os.environ, **neon.environment(url, **variables)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=280,
+    )
+
+
+def refusal(neon: Neon, *, url: str, **variables: str) -> str:
+    """Return the one line with which ``showmigrations`` fails."""
+    done = start(neon, "manage.py", "showmigrations", url=url, **variables)
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    return done.stderr.strip()
+
+
+def test_migrate_and_populate_work_at_the_direct_address(neon: Neon, filled: tuple[str, str, str]) -> None:
+    migrated, first, second = filled
+    assert "Applying catalog.0002_author_country... OK" in migrated
+    assert first == "Added 3 authors and 7 books.\n"
+    assert second.startswith("Nothing to add")
+    assert script(neon, SESSION) == [HOSTS[DIRECT], True]
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_notebook_iterates_with_server_side_cursors_at_the_direct_address(neon: Neon) -> None:
+    with Kernel(neon.environment()) as kernel:
+        seen = kernel.run(ITERATE).stdout
+    assert json.loads(seen) == [[pk, HOSTS[DIRECT], 1] for pk in range(1, 8)]
+
+
+@pytest.mark.usefixtures("filled")
+def test_the_web_server_iterates_through_the_pooler_without_cursors(neon: Neon) -> None:
+    seen = script(neon, ITERATE, WORKBENCH_WEB="1")
+    assert seen == [[pk, None, 0] for pk in range(1, 8)]
+
+
+@pytest.mark.usefixtures("filled")
+def test_this_pooler_breaks_server_side_cursors_as_neons_does(neon: Neon) -> None:
+    turned_on = (
+        "from django.db import connection\nconnection.settings_dict['DISABLE_SERVER_SIDE_CURSORS'] = False"
+    )
+    code = f"import django; django.setup()\n{turned_on}\n{ITERATE}"
+    done = start(neon, "-c", code, WORKBENCH_WEB="1")
+    assert "InvalidCursorName" in done.stderr
+
+
+@pytest.mark.usefixtures("filled")
+def test_the_views_answer_through_the_pooler(neon: Neon) -> None:
+    before = len(neon.logins())
+    authors, books = json.loads(python(neon, "-c", REQUESTS))
+    assert [authors[0], [author["id"] for author in authors[1]]] == [200, [1, 2, 3]]
+    assert [books[0], [book["author_id"] for book in books[1]]] == [200, [1, 1, 1]]
+    logins = neon.logins()[before:]
+    assert len(logins) == 1, "One connection serves both requests"
+    assert "tls=TLSv1.3" in logins[0]
+
+
+@pytest.mark.parametrize("web", ["0", "1"], ids=["direct", "pooled"])
+def test_tls_is_demanded_and_its_certificate_can_be_verified(neon: Neon, web: str) -> None:
+    plain = refusal(neon, url=neon.url(query="sslmode=disable"), WORKBENCH_WEB=web)
+    assert "wants TLS" in plain or "no encryption" in plain
+    stranger = refusal(neon, url=neon.url(query="sslmode=verify-full"), WORKBENCH_WEB=web)
+    assert "cannot be verified" in stranger
+    verified = f"sslmode=verify-full&sslrootcert={neon.certificate}"
+    address, _ = script(neon, SESSION, url=neon.url(query=verified), WORKBENCH_WEB=web)
+    assert address == (None if web == "1" else HOSTS[DIRECT])
+
+
+def test_channel_binding_works_direct_and_is_explained_where_the_pooler_has_none(neon: Neon) -> None:
+    url = neon.url(query="sslmode=require&channel_binding=require")
+    assert script(neon, SESSION, url=url) == [HOSTS[DIRECT], True]
+    assert "offers no channel binding" in refusal(neon, url=url, WORKBENCH_WEB="1")
+
+
+def test_an_explicit_direct_address_is_used_and_must_name_the_same_database(neon: Neon) -> None:
+    assert script(neon, SESSION, DATABASE_URL_UNPOOLED=neon.url(REPLICA)) == [HOSTS[REPLICA], True]
+    other = refusal(neon, url=neon.url(), DATABASE_URL_UNPOOLED=neon.url(REPLICA, name="attic"))
+    assert other == (
+        "DATABASE_URL and DATABASE_URL_UNPOOLED name different databases or roles: "
+        "correct or unset DATABASE_URL_UNPOOLED."
+    )
+
+
+@pytest.mark.parametrize(("mistake", "said"), FAILURES.values(), ids=FAILURES)
+def test_a_failure_to_connect_is_one_line(neon: Neon, mistake: dict[str, Any], said: str) -> None:
+    url = neon.url(**mistake)
+    with Kernel(neon.environment(url)) as kernel:
+        in_cell = kernel.run("Author.objects.count()").error
+    direct, pooled = refusal(neon, url=url), refusal(neon, url=url, WORKBENCH_WEB="1")
+    assert said in direct
+    assert in_cell == [direct]
+    assert pooled == direct.replace(DIRECT, POOLED).replace("000000.", "000000-pooler.")
+    assert not any(secret in direct + pooled for secret in (PASSWORD, "npg_"))
+
+
+def test_the_tests_and_notebooks_pass_on_neon(neon: Neon) -> None:
+    before = len(neon.logins())
+    done = start(neon, "-m", "pytest", "tests/catalog", "notebooks", "-p", "no:cacheprovider", "-q")
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr
+    assert len(neon.logins()) == before, "Something went through the pooler"
+    assert neon.ask("SELECT count(*) FROM pg_database WHERE datname LIKE '%workbench_test%'") == (0,)
