@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import subprocess
 import sys
 import threading
@@ -20,10 +21,14 @@ from typing import IO, Any
 import portalocker
 import psutil
 import psycopg2
+from portalocker import LockFlags
 
 MAJOR = 18
 ROLE = DATABASE = "workbench"
 PORT = "5432"
+
+# Variables such as PGSSLMODE may be set for another Postgres, as Neon's console offers them.
+UNENCRYPTED = {"sslmode": "disable", "channel_binding": "disable"}
 
 _leases: dict[Path, IO[str]] = {}
 
@@ -67,16 +72,36 @@ class Cluster:
     def socket_folder(self) -> Path:
         # A socket's path may hold about a hundred bytes, so it cannot be in the project. The folder is named
         # after the identity of ``home``, not its path: a project that is moved keeps its running server.
-        stat = self.home.stat()
-        identity = f"{stat.st_dev}:{stat.st_ino}".encode()
-        return Path("/tmp") / f"workbench-{os.geteuid()}-{hashlib.sha256(identity).hexdigest()[:12]}"
+        found = self.home.stat()
+        identity = f"{found.st_dev}:{found.st_ino}".encode()
+        return Path("/tmp") / f"workbench-{hashlib.sha256(identity).hexdigest()[:12]}"
+
+    def check_socket_folder(self) -> None:
+        """Raise EmbeddedError if the socket's folder is there, and not the server's user's alone.
+
+        Everybody can make folders in /tmp: whoever made this one could answer in the server's place.
+        """
+        try:
+            found = self.socket_folder.lstat()
+        except FileNotFoundError:
+            return
+        # For root it is the owner of the data.
+        owners = {os.geteuid(), self.data.stat().st_uid if self.data.exists() else os.geteuid()}
+        if found.st_mode != stat.S_IFDIR | 0o700 or found.st_uid not in owners:
+            raise EmbeddedError(
+                f"{self.socket_folder} belongs to somebody else or is open to others: remove it, and it is "
+                f"made anew."
+            )
 
     def address(self) -> dict[str, Any]:
-        """Return psycopg2's ``host``, ``port`` and, over TCP, ``password``."""
+        """Return psycopg2's ``host``, ``port`` and what else leads to the server. Raises EmbeddedError."""
         if not self.tcp:
-            return {"host": str(self.socket_folder), "port": PORT}
-        address = {"host": "127.0.0.1", "port": self.postmaster_line(4) or PORT}
+            self.check_socket_folder()
+            return {"host": str(self.socket_folder), "port": PORT, **UNENCRYPTED}
+        address = {"host": "127.0.0.1", "port": self.postmaster_line(4) or PORT, **UNENCRYPTED}
         if self.password_file.exists():
+            # Another server may have the port by now, and must not get to ask for the password itself.
+            address["require_auth"] = "scram-sha-256"
             address["password"] = self.password_file.read_text().strip()
         return address
 
@@ -94,11 +119,28 @@ class Cluster:
         """
         try:
             process = psutil.Process(int(self.postmaster_line(1) or ""))
-            if process.status() != psutil.STATUS_ZOMBIE and os.path.samefile(process.cwd(), self.data):
-                return process
-        except (ValueError, OSError, psutil.Error):
-            pass
-        return None
+        except (ValueError, psutil.Error):
+            return None
+        return process if self.is_worked_on_by(process) else None
+
+    def is_worked_on_by(self, process: psutil.Process) -> bool:
+        """Tell whether the process is a living Postgres, server or session, whose data are ours."""
+        try:
+            return (
+                process.name().startswith("postgres")
+                and process.status() != psutil.STATUS_ZOMBIE
+                and os.path.samefile(process.cwd(), self.data)
+            )
+        except (OSError, psutil.Error):
+            return False
+
+    def is_supervised(self) -> bool:
+        """Tell whether somebody will stop the server when nobody uses it any more."""
+        try:
+            locked(self.supervisor_lock, LockFlags.SHARED | LockFlags.NON_BLOCKING).close()
+        except portalocker.LockException:
+            return True
+        return False
 
     def connect(self, database: str = "postgres") -> Any:
         """Return a new psycopg2 connection, or raise psycopg2.OperationalError."""
@@ -110,9 +152,9 @@ class Cluster:
             **self.address(),
         )
 
-    def answers(self) -> bool:
+    def answers(self, database: str = DATABASE) -> bool:
         try:
-            self.connect().close()
+            self.connect(database).close()
         except psycopg2.OperationalError as error:
             return "too many clients" in str(error)
         return True
@@ -135,24 +177,30 @@ def lease(home: Path) -> Cluster:
     """Count this process among the server's users until it ends, and return the cluster.
 
     Waits while a server that lost its last user is being stopped. Raises EmbeddedError if ``home`` cannot
-    be written.
+    be written, or was moved away since this process first asked.
     """
     cluster = Cluster(home)
     if home not in _leases:
-        try:
-            home.mkdir(parents=True, exist_ok=True)
-            _leases[home] = locked(cluster.users_lock, portalocker.LockFlags.SHARED)
-        except OSError as error:
-            raise EmbeddedError(
-                f"The embedded Postgres needs to write to {home}: {error.strerror}. Make it writable for "
-                f"you, or set WORKBENCH_HOME to a folder that is, or DATABASE_URL to another Postgres."
-            ) from None
+        _leases[home] = locked(cluster.users_lock, LockFlags.SHARED)
+    elif not home.exists():
+        raise EmbeddedError(f"{home} is no longer there: if the project was moved, start this program anew.")
     return cluster
 
 
-def locked(path: Path, flags: portalocker.LockFlags) -> IO[str]:
-    """Open ``path``, creating it if need be, and return it locked. The lock ends when it is closed."""
-    file = path.open("a")
+def locked(path: Path, flags: LockFlags) -> IO[str]:
+    """Open ``path``, creating it if need be, and return it locked. The lock ends when it is closed.
+
+    Raises EmbeddedError if it cannot be written, and portalocker.LockException if it would have to wait and
+    may not.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise EmbeddedError(
+            f"The embedded Postgres needs to write to {path.parent}: {error.strerror}. Make it writable for "
+            f"you, or set WORKBENCH_HOME to a folder that is, or DATABASE_URL to another Postgres."
+        ) from None
     try:
         portalocker.lock(file, flags)
     except BaseException:
@@ -162,12 +210,12 @@ def locked(path: Path, flags: portalocker.LockFlags) -> IO[str]:
 
 
 def start(home: Path) -> None:
-    """Start the server unless it runs, and return once it answers. Raises EmbeddedError.
+    """Start the server unless it runs with a supervisor, and return once it answers. Raises EmbeddedError.
 
     Any number of processes may call this at once: the supervisors agree among themselves which one serves.
     """
     cluster = lease(home)
-    if cluster.answers():
+    if cluster.is_supervised() and cluster.answers():
         return
     # What interrupts a cell, or closes the terminal, must not reach it.
     detached: dict[str, Any] = {"start_new_session": True}
@@ -206,7 +254,7 @@ def stop(home: Path) -> bool:
 
 
 def status(home: Path) -> Status:
-    """Return what the server does now, without starting it."""
+    """Return what the server does now, without starting it. Raises EmbeddedError."""
     cluster = Cluster(home)
     try:
         connection = cluster.connect(DATABASE)

@@ -6,6 +6,7 @@ Run as ``python -m workbench.connection.supervisor HOME``. Prints ``ready`` or o
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import importlib.util
 import os
@@ -13,7 +14,6 @@ import secrets
 import shutil
 import signal
 import socket
-import stat
 import subprocess
 import sys
 import tempfile
@@ -25,7 +25,8 @@ from typing import Any
 import platformdirs
 import portalocker
 import psutil
-from psycopg2 import sql
+from portalocker import LockFlags
+from psycopg2 import errors, sql
 
 from workbench.connection.embedded import DATABASE, MAJOR, PORT, ROLE, Cluster, EmbeddedError, locked
 
@@ -64,16 +65,14 @@ def _say(line: str) -> None:
 
 
 def _become_supervisor(cluster: Cluster) -> Any:
-    """Return the supervisor's lock, or None if another supervisor's server answers."""
+    """Return the supervisor's lock, or None if another supervisor's server answers and has our database."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
         try:
-            return locked(
-                cluster.supervisor_lock,
-                portalocker.LockFlags.EXCLUSIVE | portalocker.LockFlags.NON_BLOCKING,
-            )
+            return locked(cluster.supervisor_lock, LockFlags.EXCLUSIVE | LockFlags.NON_BLOCKING)
         except portalocker.LockException:
-            if cluster.answers():
+            if cluster.answers("postgres"):
+                _create_database(cluster)
                 return None
             time.sleep(0.05)
     raise EmbeddedError(
@@ -83,24 +82,50 @@ def _become_supervisor(cluster: Cluster) -> Any:
 
 
 def _serve(cluster: Cluster) -> None:
+    os.chdir(cluster.home)
+    folder = cluster.socket_folder
+    logged = _trim_log(cluster)
     server = cluster.postmaster() or _start(cluster)
     try:
-        _wait_until_ready(cluster, server)
+        _wait_until_ready(cluster, server, logged)
         _create_database(cluster)
         _say("ready")
-        threading.Thread(target=_stop_when_unused, args=[cluster], daemon=True).start()
-        server.wait()
+        threading.Thread(target=_stop_when_unused, args=[cluster, server], daemon=True).start()
+        _wait_for_end(server)
     finally:
-        shut_down(cluster)
+        _stop(cluster, server)
         if not cluster.tcp:
-            with contextlib.suppress(OSError):
-                cluster.socket_folder.rmdir()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _stop_when_unused(cluster: Cluster) -> None:
-    with locked(cluster.users_lock, portalocker.LockFlags.EXCLUSIVE):
+def _stop_when_unused(cluster: Cluster, server: psutil.Process) -> None:
+    with locked(cluster.users_lock, LockFlags.EXCLUSIVE):
         # Whoever comes now waits for the lock, and then starts a new server.
-        shut_down(cluster)
+        _stop(cluster, server)
+
+
+def _stop(cluster: Cluster, server: psutil.Process) -> None:
+    """Stop the server, though the project, or its environment, may have been moved or deleted meanwhile."""
+    try:
+        shut_down(dataclasses.replace(cluster, home=Path.cwd()))
+    except (OSError, EmbeddedError):
+        with contextlib.suppress(psutil.Error):
+            server.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGQUIT)
+
+
+def _wait_for_end(server: psutil.Process) -> None:
+    if isinstance(server, psutil.Popen):
+        server.wait()
+    # An adopted server is not our child, and may stay a zombie for ever.
+    while not _has_ended(server):
+        time.sleep(0.2)
+
+
+def _has_ended(server: psutil.Process) -> bool:
+    try:
+        return not server.is_running() or server.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 def shut_down(cluster: Cluster) -> None:
@@ -139,17 +164,20 @@ class Owner:
         return cls(nobody.pw_uid, nobody.pw_gid)
 
     def run(self, *command: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(word) for word in command],
-            cwd=os.path.abspath(os.sep),
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",
-            **self.identity,
-        )
+        # Not through a pipe: on Windows a server that pg_ctl starts would keep it open, and us waiting.
+        with tempfile.TemporaryFile() as output:
+            done = subprocess.run(
+                [str(word) for word in command],
+                cwd=os.path.abspath(os.sep),
+                env=_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                **self.identity,
+            )
+            output.seek(0)
+            said = output.read().decode(errors="replace")
+        return subprocess.CompletedProcess(done.args, done.returncode, said)
 
     def reaches(self, path: Path) -> bool:
         """Tell whether this user may enter the folder, or execute the file, at ``path``."""
@@ -256,11 +284,14 @@ def _start(cluster: Cluster) -> psutil.Process:
                 f"{cluster.data} holds no Postgres data: move it away, and the next start makes it anew."
             )
         _initialise(cluster, owner)
-    # It names no living server of ours, or we would not be here. If the process it names exists, Postgres
-    # would take it for a server and refuse to start.
+    # No server of ours lives, or we would not be here. Sessions of one that was killed may: they would go on
+    # writing. And Postgres would take any process whose id is in a lock file for a server, and not start.
+    while left := [process for process in psutil.process_iter() if cluster.is_worked_on_by(process)]:
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        time.sleep(0.02)
     (cluster.data / "postmaster.pid").unlink(missing_ok=True)
-    if cluster.log.exists() and cluster.log.stat().st_size > LOG_BYTES:
-        cluster.log.replace(cluster.log.with_suffix(".log.1"))
     if cluster.tcp:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -278,7 +309,10 @@ def _start(cluster: Cluster) -> psutil.Process:
         )
         if done.returncode:
             raise EmbeddedError(f"The embedded Postgres did not start: {_last_line(done.stdout)}")
+        deadline = time.monotonic() + TIMEOUT_SECONDS
         while (server := cluster.postmaster()) is None:
+            if time.monotonic() > deadline:
+                raise EmbeddedError(f"The embedded Postgres did not start: see {cluster.log}.")
             time.sleep(0.05)
         return server
     with cluster.log.open("ab") as log:
@@ -295,30 +329,35 @@ def _start(cluster: Cluster) -> psutil.Process:
 
 
 def _private_folder(cluster: Cluster, owner: Owner) -> Path:
-    """Make the socket's folder, which only the server's user (and root) can enter."""
+    """Make the socket's folder anew, so that only the server's user (and root) can enter it."""
+    cluster.check_socket_folder()
     folder = cluster.socket_folder
-    try:
-        folder.mkdir(mode=0o700)
-        owner.take(folder)
-    except FileExistsError:
-        pass
-    found = folder.lstat()
-    uid = os.geteuid() if owner.uid is None else owner.uid
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != uid or stat.S_IMODE(found.st_mode) != 0o700:
-        raise EmbeddedError(
-            f"{folder} belongs to somebody else or is open to others: remove it, and it is made anew."
-        )
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    owner.take(folder)
     return folder
 
 
-def _wait_until_ready(cluster: Cluster, server: psutil.Process) -> None:
+def _trim_log(cluster: Cluster) -> int:
+    """Put a long log aside, and return the size of what is left."""
+    if not cluster.log.exists():
+        return 0
+    size = cluster.log.stat().st_size
+    if size <= LOG_BYTES or cluster.postmaster():
+        return size
+    cluster.log.replace(cluster.log.with_suffix(".log.1"))
+    return 0
+
+
+def _wait_until_ready(cluster: Cluster, server: psutil.Process, logged: int) -> None:
+    """Wait for an answer. The first ``logged`` bytes of the log are of earlier servers."""
     deadline = time.monotonic() + TIMEOUT_SECONDS
     while time.monotonic() < deadline:
-        if cluster.answers():
+        if cluster.answers("postgres"):
             return
-        if not server.is_running() or server.status() == psutil.STATUS_ZOMBIE:
-            said = _last_line(cluster.log.read_text(errors="replace"))
-            raise EmbeddedError(f"The embedded Postgres in {cluster.home} did not start: {said}")
+        if _has_ended(server):
+            said = _last_line(cluster.log.read_bytes()[logged:].decode(errors="replace"))
+            raise EmbeddedError(f"The embedded Postgres did not start, see {cluster.log}: {said}")
         time.sleep(0.02)
     raise EmbeddedError(
         f"The embedded Postgres in {cluster.home} does not answer after {TIMEOUT_SECONDS} seconds: "
@@ -333,7 +372,9 @@ def _create_database(cluster: Cluster) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE])
             if cursor.fetchone() is None:
-                cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
+                # Another supervisor may be about to.
+                with contextlib.suppress(errors.DuplicateDatabase, errors.UniqueViolation):
+                    cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
     finally:
         connection.close()
 
@@ -341,7 +382,7 @@ def _create_database(cluster: Cluster) -> None:
 def _last_line(text: str) -> str:
     """Return the last line of Postgres' output that says what is wrong."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if "FATAL" in line or "error" in line.lower()]
+    telling = [line for line in lines if "FATAL" in line or "PANIC" in line or "error" in line.lower()]
     return (telling or lines or ["it said nothing"])[-1]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -31,6 +32,7 @@ class DatabaseClient(client.DatabaseClient):
             self.connection.settings_dict["HOST"] = address["host"]
             self.connection.settings_dict["PORT"] = address["port"]
             self.connection.settings_dict["PASSWORD"] = address.get("password", "")
+            os.environ |= {"PGSSLMODE": address["sslmode"], "PGCHANNELBINDING": address["channel_binding"]}
             if shutil.which(self.executable_name) is None:
                 os.environ["PATH"] += os.pathsep + str(binary("psql", Owner()).parent)
         super().runshell(parameters)
@@ -62,15 +64,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise explain(error, conn_params) from error
 
     def _connect_embedded(self, home: Path, params: dict[str, Any]) -> Any:
+        cluster = embedded.Cluster(home)
         try:
-            return super().get_new_connection(params)
-        except OperationalError:
-            try:
-                embedded.start(home)
-            except embedded.EmbeddedError as error:
-                raise ConnectionFailed(str(error)) from None
-            params.update(embedded.Cluster(home).address())
-            return super().get_new_connection(params)
+            if cluster.is_supervised():
+                with contextlib.suppress(OperationalError):
+                    return super().get_new_connection(params)
+            embedded.start(home)
+            params.update(cluster.address())
+        except embedded.EmbeddedError as error:
+            raise ConnectionFailed(str(error)) from None
+        return super().get_new_connection(params)
 
     def _connect_patiently(self, params: dict[str, Any]) -> Any:
         for delay in delays():
