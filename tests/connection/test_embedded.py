@@ -670,5 +670,7 @@ def test_over_tcp_a_stranger_on_its_old_port_is_not_told_the_password(
     heard = home.with_name("heard")
     with stranger(sys.executable, "-c", STRANGER, str(cluster.address()["port"]), str(heard)):
         assert eventually(heard.exists)
+        assert not cluster.answers()
         assert int(said(user(**tcp)))
+    assert embedded.ROLE.encode() in heard.read_bytes()
     assert cluster.password_file.read_bytes() not in heard.read_bytes()
