@@ -12,11 +12,12 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 
 # The environment wins over the file. utf-8-sig, because Windows' Notepad starts files with a mark that
 # would otherwise become part of the first name.
-ENV_FILE = os.environ.get("WORKBENCH_ENV_FILE") or BASE_DIR / ".env"
-ENV = {
+# Not in capitals, which would make them settings: Django shows those to whoever asks.
+_env_file = os.environ.get("WORKBENCH_ENV_FILE") or BASE_DIR / ".env"
+_env = {
     **{
         name: value
-        for name, value in dotenv_values(ENV_FILE, encoding="utf-8-sig", interpolate=False).items()
+        for name, value in dotenv_values(_env_file, encoding="utf-8-sig", interpolate=False).items()
         if value is not None
     },
     **os.environ,
@@ -24,24 +25,24 @@ ENV = {
 
 
 def _is_on(name: str) -> bool:
-    return ENV.get(name, "").strip().lower() in ("1", "true", "yes", "on")
+    return _env.get(name, "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def _listed(name: str) -> list[str]:
-    return [item.strip() for item in ENV.get(name, "").split(",") if item.strip()]
+    return [item.strip() for item in _env.get(name, "").split(",") if item.strip()]
 
 
 DEBUG = _is_on("DJANGO_DEBUG")
 # Without a key of its own each process has another one: sessions end with it, and nothing secret is stored.
-SECRET_KEY = ENV.get("DJANGO_SECRET_KEY") or get_random_secret_key()
+SECRET_KEY = _env.get("DJANGO_SECRET_KEY") or get_random_secret_key()
 ALLOWED_HOSTS = _listed("DJANGO_ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
 
 # Where the embedded Postgres keeps its data.
-WORKBENCH_HOME = Path(ENV.get("WORKBENCH_HOME") or BASE_DIR / ".workbench").absolute()
+WORKBENCH_HOME = BASE_DIR / (_env.get("WORKBENCH_HOME") or ".workbench")
 # Yes to what a migration would drop, said beforehand.
 WORKBENCH_YES = _is_on("WORKBENCH_YES")
 
-DATABASES = {"default": database(ENV, home=WORKBENCH_HOME, web=_is_on("WORKBENCH_WEB"))}
+DATABASES = {"default": database(_env, home=WORKBENCH_HOME, web=_is_on("WORKBENCH_WEB"))}
 
 INSTALLED_APPS = [
     # Before django_extensions and Django's own, whose shell_plus and migrate it extends.

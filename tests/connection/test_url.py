@@ -154,9 +154,15 @@ def test_a_direct_address_of_its_own_is_preferred(variable: str) -> None:
     assert (web["HOST"], web["DISABLE_SERVER_SIDE_CURSORS"]) == ("pool.example", True)
 
 
-def test_a_direct_address_that_leads_to_another_database_is_refused() -> None:
+@pytest.mark.parametrize("other", ["a:b@h/other", "b:b@h/db", f"a:b@{NEON.replace('cool', 'warm')}/db"])
+def test_a_direct_address_that_leads_to_another_database_is_refused(other: str) -> None:
     with pytest.raises(DatabaseURLError, match="DATABASE_URL_UNPOOLED name different databases"):
-        read(f"postgresql://a:b@{POOLED}/db", {"DATABASE_URL_UNPOOLED": "postgresql://a:b@h/other"})
+        read(f"postgresql://a:b@{POOLED}/db", {"DATABASE_URL_UNPOOLED": f"postgresql://{other}"})
+
+
+def test_a_pooled_address_in_the_place_of_the_direct_one_is_passed_by_too() -> None:
+    pooled = f"postgresql://a:b@{POOLED}/db"
+    assert read(pooled, {"DATABASE_URL_UNPOOLED": pooled})["HOST"] == NEON
 
 
 def test_options_that_a_pooler_refuses_are_refused_only_where_it_is_used() -> None:
@@ -189,6 +195,13 @@ def test_importing_the_settings_starts_nothing(tmp_path: Path) -> None:
     )
     assert done.stdout.strip() == "workbench", done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_setting_holds_the_environment_and_a_relative_home_is_in_the_project(manage: Manage) -> None:
+    secret = {"UNRELATED_TOKEN": PASSWORD, "WORKBENCH_HOME": "elsewhere"}
+    shown = manage("diffsettings", "--all", **secret).stdout
+    assert PASSWORD not in shown
+    assert str(PROJECT / "elsewhere") in shown
 
 
 def test_the_environment_wins_over_the_file_and_the_file_may_come_from_notepad(

@@ -61,7 +61,7 @@ def database(environ: Mapping[str, str], *, home: Path, web: bool = False) -> di
     if not url:
         return _embedded(home)
     named = _parse(url, "DATABASE_URL")
-    direct = _direct(environ, url, named)
+    direct = _direct(environ, named)
     is_pooled = direct["HOST"] != named["HOST"] or direct["PORT"] != named["PORT"]
     if not (web and is_pooled):
         return direct
@@ -89,20 +89,26 @@ def _embedded(home: Path) -> dict[str, Any]:
     }
 
 
-def _direct(environ: Mapping[str, str], url: str, named: dict[str, Any]) -> dict[str, Any]:
+def _direct(environ: Mapping[str, str], named: dict[str, Any]) -> dict[str, Any]:
     for variable in DIRECT_VARIABLES:
         if text := environ.get(variable, "").strip():
-            direct = _parse(text, variable)
-            if (direct["NAME"], direct["USER"]) != (named["NAME"], named["USER"]):
+            direct = _past_pooler(_parse(text, variable))
+            is_same_role = (direct["NAME"], direct["USER"]) == (named["NAME"], named["USER"])
+            are_neon = is_neon(direct["HOST"]) and is_neon(named["HOST"])
+            is_same_host = not are_neon or direct["HOST"] == _past_pooler(named)["HOST"]
+            if not (is_same_role and is_same_host):
                 raise DatabaseURLError(
-                    f"DATABASE_URL and {variable} name different databases or roles: "
+                    f"DATABASE_URL and {variable} name different databases, roles or endpoints: "
                     f"correct or unset {variable}."
                 )
             return direct
-    label, dot, domain = named["HOST"].partition(".")
-    if label.endswith("-pooler"):
-        return {**named, "HOST": label.removesuffix("-pooler") + dot + domain}
-    return named
+    return _past_pooler(named)
+
+
+def _past_pooler(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the entry with its host's direct name, which differs if the first label ends in -pooler."""
+    label, dot, domain = entry["HOST"].partition(".")
+    return {**entry, "HOST": label.removesuffix("-pooler") + dot + domain}
 
 
 def _parse(url: str, variable: str) -> dict[str, Any]:

@@ -54,5 +54,6 @@ class Command(migrate.Command):
                 return
             raise CommandError("Nothing was changed.")
         raise CommandError(
-            f"{question} Nothing was changed. If that is what you want, add --yes, or set WORKBENCH_YES=1."
+            f"{question} Nothing was changed. If that is what you want, add --yes to the command; "
+            f"WORKBENCH_YES=1 in the environment or in .env says so for every command."
         )
