@@ -29,8 +29,8 @@ from tests.throwaway import ADDRESSES, EVERYTHING
 
 POOLED = "ep-cool-darkness-123456-pooler.us-east-2.aws.neon.tech"
 DIRECT = "ep-cool-darkness-123456.us-east-2.aws.neon.tech"
-REPLICA = "ep-still-morning-654321.us-east-2.aws.neon.tech"
-HOSTS = {POOLED: "127.0.0.1", DIRECT: "127.0.0.2", REPLICA: "127.0.0.3"}
+ALIAS = "postgres.example.org"
+HOSTS = {POOLED: "127.0.0.1", DIRECT: "127.0.0.2", ALIAS: "127.0.0.3"}
 
 ROLE = "neondb_owner"
 DATABASE = "neondb"
@@ -152,7 +152,7 @@ def _write_files(stand_in: Neon) -> None:
         # Without TLS nobody gets in from the network.
         "pg_hba.conf": "local all all scram-sha-256\nhostssl all all 127.0.0.0/8 scram-sha-256\n",
         "postgresql.conf": f"""
-            listen_addresses = '{HOSTS[DIRECT]},{HOSTS[REPLICA]}'
+            listen_addresses = '{HOSTS[DIRECT]},{HOSTS[ALIAS]}'
             port = {port}
             unix_socket_directories = '{folder}'
             hba_file = '{folder}/pg_hba.conf'

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.connection import pooler
-from tests.connection.pooler import DIRECT, HOSTS, PASSWORD, POOLED, REPLICA, Neon
+from tests.connection.pooler import DIRECT, HOSTS, PASSWORD, POOLED, ALIAS, Neon
 from tests.kernel import Kernel
 from tests.throwaway import PROJECT
 
@@ -168,10 +168,10 @@ def test_channel_binding_works_direct_and_is_explained_where_the_pooler_has_none
 
 
 def test_an_explicit_direct_address_is_used_and_must_name_the_same_database(neon: Neon) -> None:
-    assert script(neon, SESSION, DATABASE_URL_UNPOOLED=neon.url(REPLICA)) == [HOSTS[REPLICA], True]
-    other = refusal(neon, url=neon.url(), DATABASE_URL_UNPOOLED=neon.url(REPLICA, name="attic"))
+    assert script(neon, SESSION, DATABASE_URL_UNPOOLED=neon.url(ALIAS)) == [HOSTS[ALIAS], True]
+    other = refusal(neon, url=neon.url(), DATABASE_URL_UNPOOLED=neon.url(ALIAS, name="attic"))
     assert other == (
-        "DATABASE_URL and DATABASE_URL_UNPOOLED name different databases or roles: "
+        "DATABASE_URL and DATABASE_URL_UNPOOLED name different databases, roles or endpoints: "
         "correct or unset DATABASE_URL_UNPOOLED."
     )
 
