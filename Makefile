@@ -19,6 +19,7 @@ lab: .venv/lab.done
 	@$(VENV) manage.py shell_plus --lab $(if $(ARGS),-- $(ARGS))
 
 test: .venv/test.done
+	@$(VENV) manage.py install_kernel >/dev/null
 	@$(VENV) -m pytest $(ARGS)
 
 lint: .venv/test.done
@@ -44,7 +45,7 @@ pins: .venv/lab.done
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.venv/lab.done: requirements.txt
+.venv/lab.done: requirements.txt workbench/notebook/kernelspec.py
 	$(if $(PYTHON),,$(error The workbench needs Python 3.11 or newer: install it, or run 'make PYTHON=/path/to/python'))
 	@echo "Setting up .venv: this takes about a minute, once."
 	@$(PYTHON) -m venv .venv || { echo "Python's venv module is needed: on Debian and Ubuntu, 'apt install python3-venv'."; exit 1; }

@@ -26,6 +26,8 @@ EVERYTHING = "WORKBENCH_TEST_EVERYTHING"
 ADDRESSES = ("DATABASE_URL", "DATABASE_URL_UNPOOLED", "DATABASE_URL_DIRECT", "POSTGRES_URL_NON_POOLING")
 NAME = f"workbench_test_{os.getpid()}"
 GIVEN = {name: os.environ[name].strip() for name in ADDRESSES if os.environ.get(name, "").strip()}
+if "DATABASE_URL" not in GIVEN:
+    GIVEN = {}
 HOME = Path(tempfile.mkdtemp(prefix="workbench-"))
 
 # Django's settings are read early, and by kernels: the environment must be ready before that.

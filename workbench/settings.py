@@ -38,7 +38,7 @@ SECRET_KEY = _env.get("DJANGO_SECRET_KEY") or get_random_secret_key()
 ALLOWED_HOSTS = _listed("DJANGO_ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[::1]"]
 
 # Where the embedded Postgres keeps its data.
-WORKBENCH_HOME = BASE_DIR / (_env.get("WORKBENCH_HOME") or ".workbench")
+WORKBENCH_HOME = BASE_DIR / Path(_env.get("WORKBENCH_HOME") or ".workbench").expanduser()
 # Yes to what a migration would drop, said beforehand.
 WORKBENCH_YES = _is_on("WORKBENCH_YES")
 

@@ -11,23 +11,24 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.mark.parametrize(
-    ("address", "shown"),
+    ("address", "shown", "hidden"),
     [
-        ("/admin/catalog/author/?q=tolk", "J.R.R. Tolkien"),
-        ("/admin/catalog/author/?country=United+Kingdom", "J.K. Rowling"),
-        ("/admin/catalog/book/?q=Rowling", "Chamber of Secrets"),
-        ("/admin/catalog/book/?author__country=United+States", "A Game of Thrones"),
-        ("/admin/catalog/book/1/change/", "author"),
+        ("/admin/catalog/author/?q=tolk", "J.R.R. Tolkien", "J.K. Rowling"),
+        ("/admin/catalog/author/?country=United+Kingdom", "J.K. Rowling", "George R.R. Martin"),
+        ("/admin/catalog/book/?q=Rowling", "Chamber of Secrets", "A Game of Thrones"),
+        ("/admin/catalog/book/?author__country=United+States", "A Game of Thrones", "Chamber of Secrets"),
+        ("/admin/catalog/book/1/change/", "admin-autocomplete", "Chamber of Secrets"),
     ],
 )
 def test_authors_and_books_can_be_searched_and_filtered(
-    admin_client: Client, address: str, shown: str
+    admin_client: Client, address: str, shown: str, hidden: str
 ) -> None:
     call_command("populate", verbosity=0)
     address = address.replace("/1/", f"/{Book.objects.earliest('pk').pk}/")
     page = admin_client.get(address)
     assert page.status_code == 200
     assert shown in page.content.decode()
+    assert hidden not in page.content.decode()
 
 
 def test_a_list_of_books_takes_as_many_queries_for_many_as_for_few(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.connection import pooler
-from tests.connection.pooler import DIRECT, HOSTS, PASSWORD, POOLED, ALIAS, Neon
+from tests.connection.pooler import ALIAS, DIRECT, HOSTS, PASSWORD, POOLED, Neon
 from tests.kernel import Kernel
 from tests.throwaway import PROJECT
 

@@ -55,6 +55,8 @@ MALFORMED = [
     (f"postgresql://alex:{PASSWORD}@host/db?sslmode=on", "unknown sslmode"),
     (f"postgresql://alex:{PASSWORD}@host/db?pgbouncer=true", "does not know, pgbouncer"),
     (f"postgresql://alex:{PASSWORD}@host/db?sslmode=require&sslmode=prefer", "more than once"),
+    (f"postgresql://alex:{PASSWORD}@host/db?dbname=other", "would hide the one before"),
+    (f"postgresql://alex@host/db?password={PASSWORD}", "would hide the one before"),
     (f"postgresql://alex:{PASSWORD}@host/db#fragment", "cannot be read"),
     (f"postgresql://alex:{PASSWORD}@[::1/db", "cannot be read"),
     (f"postgresql://alex:****************@{NEON}/neondb", "masked password"),
@@ -137,6 +139,12 @@ def test_notebooks_and_commands_go_past_a_pooler(host: str) -> None:
     web = read(f"postgresql://a:b@{host}/db", web=True)
     assert web["HOST"] == host
     assert web["DISABLE_SERVER_SIDE_CURSORS"] is True
+
+
+def test_a_host_after_the_question_mark_is_a_host_like_any_other() -> None:
+    entry = read(f"postgresql://a:b@/db?host={POOLED}&port=5433")
+    assert (entry["HOST"], entry["PORT"], entry["OPTIONS"]["sslmode"]) == (NEON, 5433, "require")
+    assert read("postgresql://a@/db?host=/var/run/postgresql")["HOST"] == "/var/run/postgresql"
 
 
 def test_a_host_that_only_contains_the_word_is_no_pooler() -> None:

@@ -84,6 +84,16 @@ def test_a_connection_that_died_between_two_cells_is_replaced(kernel: Kernel) ->
     assert kernel.run("Author.objects.count() >= 0").result == "True"
 
 
+def test_so_is_one_of_the_thread_that_asynchronous_queries_run_in(kernel: Kernel) -> None:
+    kernel.run("%manage migrate -v 0")
+    assert kernel.run("await Author.objects.acount() >= 0").result == "True"
+    kernel.run(
+        "connection.cursor().execute('SELECT pg_terminate_backend(pid) FROM pg_stat_activity '\n"
+        "    'WHERE datname = current_database() AND pid <> pg_backend_pid()')"
+    )
+    assert kernel.run("await Author.objects.acount() >= 0").result == "True"
+
+
 def test_a_connection_that_is_too_old_is_replaced(kernel: Kernel) -> None:
     kernel.run("connection.ensure_connection(); connection.close_at = 0; before = connection.connection")
     kernel.run("connection.ensure_connection()")

@@ -28,7 +28,13 @@ ROLE = DATABASE = "workbench"
 PORT = "5432"
 
 # Variables such as PGSSLMODE may be set for another Postgres, as Neon's console offers them.
-UNENCRYPTED = {"sslmode": "disable", "channel_binding": "disable"}
+UNENCRYPTED = {
+    "sslmode": "disable",
+    "channel_binding": "disable",
+    "gssencmode": "disable",
+    "hostaddr": "",
+    "target_session_attrs": "any",
+}
 
 _leases: dict[Path, IO[str]] = {}
 

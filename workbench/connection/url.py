@@ -115,6 +115,9 @@ def _parse(url: str, variable: str) -> dict[str, Any]:
     _check(url, variable)
     try:
         config: dict[str, Any] = dict(dj_database_url.parse(url, engine=ENGINE))
+        given = config.get("OPTIONS", {})
+        for part in ("host", "port"):
+            config[part.upper()] = given.pop(part, config[part.upper()])
         config["OPTIONS"] = _options(config)
         psycopg2.extensions.make_dsn(**config["OPTIONS"])
     except psycopg2.ProgrammingError as error:
@@ -162,7 +165,7 @@ def _check(url: str, variable: str) -> None:
         if "postgres" in kind.lower():
             raise wrong(f"starts with {kind}://: write postgresql:// instead.")
         raise wrong(f"starts with {kind}://, but the workbench needs Postgres: write it as {SHAPE}.")
-    if "<" in url or ">" in url or "[YOUR" in url.upper() or rest.startswith("USER:PASSWORD@"):
+    if re.search(r"<[^<>]*>", url) or "[YOUR" in url.upper() or rest.startswith("USER:PASSWORD@"):
         raise wrong("still has a placeholder: put your own role, password, host and database in.")
 
     match = WELL_FORMED.fullmatch(url)
@@ -189,6 +192,10 @@ def _check(url: str, variable: str) -> None:
     for option, values in query.items():
         if len(values) > 1:
             raise wrong(f"gives the option {option} more than once: keep one of them.")
+        if option in ("dbname", "user", "password", "service"):
+            raise wrong(
+                f"has {option} after the question mark, where it would hide the one before: write {SHAPE}."
+            )
     if not match["host"] and "host" not in query and userinfo:
         raise wrong(f"names no host: write it as {SHAPE}.")
     if not name:

@@ -26,7 +26,6 @@ def register(shell: InteractiveShell) -> None:
         return
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     cancelled = threading.Event()
     opened: WeakSet[BaseDatabaseWrapper] = WeakSet()
     connection_created.connect(lambda connection, **_: opened.add(connection), weak=False)
@@ -48,6 +47,12 @@ def register(shell: InteractiveShell) -> None:
             lines = ["KeyboardInterrupt: the query was cancelled."]
         shell._showtraceback(kind, error, lines)
 
+    def begin(*_: object) -> None:
+        cancelled.clear()
+        # A cell may have taken it for itself, as the event loop's signal handlers do.
+        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    shell.events.register("pre_run_cell", begin)
     shell.set_custom_exc((KeyboardInterrupt,), explain)
     threading.Thread(target=watch, name="workbench-interrupt", daemon=True).start()
 

@@ -7,6 +7,7 @@ import os
 import shlex
 import sys
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DatabaseError
@@ -17,7 +18,17 @@ from IPython.core.magic import Magics, line_magic, magics_class
 from workbench.connection import ConnectionFailed
 from workbench.notebook.errors import CellError
 
-NEED_A_TERMINAL = {"dbshell", "runserver", "runserver_plus", "shell", "shell_plus"}
+# They ask, serve until they are stopped, or, like testserver, leave the connection at another database.
+NEED_A_TERMINAL = {
+    "dbshell",
+    "mail_debug",
+    "runprofileserver",
+    "runserver",
+    "runserver_plus",
+    "shell",
+    "shell_plus",
+    "testserver",
+}
 
 
 def register(shell: InteractiveShell) -> None:
@@ -41,7 +52,7 @@ class WorkbenchMagics(Magics):
         except ValueError as error:
             raise CellError(f"This line cannot be read: {error}. Close its quotes.") from None
         name, *arguments = words or ["help"]
-        if name == "help":
+        if name in ("help", "-h", "--help"):
             name, arguments = (arguments[0], ["--help"]) if arguments else ("", [])
         if not name:
             print("\n".join(sorted(get_commands().keys() - NEED_A_TERMINAL)))
@@ -69,15 +80,18 @@ def _run(command: BaseCommand, name: str, arguments: list[str]) -> None:
         # Not the command's own default: its streams were bound when the kernel started, to the terminal.
         options |= {"stdout": sys.stdout, "stderr": sys.stderr, "no_color": True}
         command.execute(*positional, **options)
-    except (CommandError, ConnectionFailed) as error:
-        raise CellError(str(error).strip()) from None
+    except (CommandError, ConnectionFailed, ImproperlyConfigured) as error:
+        raise CellError(str(error).strip() or type(error).__name__) from None
     except DatabaseError as error:
-        raise CellError(f"{type(error).__name__}: {str(error).strip().splitlines()[0]}") from None
+        first_line = str(error).strip().partition("\n")[0]
+        raise CellError(f"{type(error).__name__}: {first_line}") from None
     except StdinNotImplementedError:
         raise CellError(
             f"{name} asks a question, which cannot be answered here: see '%manage help {name}' for the "
             "option that answers it, such as --noinput."
         ) from None
     except SystemExit as end:
+        if isinstance(end.code, str):
+            raise CellError(end.code) from None
         if end.code:
             raise CellError(f"{name} ended with status {end.code}.") from None
