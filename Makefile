@@ -1,6 +1,6 @@
 # make lab, make test, make lint: each sets up what it needs.
 
-.PHONY: lab test lint format lessons pins clean
+.PHONY: lab test kernel lint format lessons pins clean
 .DEFAULT_GOAL := lab
 
 ifeq ($(OS),Windows_NT)
@@ -18,9 +18,12 @@ PIP := $(VENV) -m pip install --quiet --disable-pip-version-check
 lab: .venv/lab.done
 	@$(VENV) manage.py shell_plus --lab $(if $(ARGS),-- $(ARGS))
 
-test: .venv/test.done
-	@$(VENV) manage.py install_kernel >/dev/null
+test: .venv/test.done kernel
 	@$(VENV) -m pytest $(ARGS)
+
+# Each time, for a checkout that was moved or pulled; the lab does it by itself.
+kernel: .venv/lab.done
+	@$(VENV) manage.py install_kernel >/dev/null
 
 lint: .venv/test.done
 	$(VENV) -m ruff check .
@@ -32,7 +35,7 @@ format: .venv/test.done
 	$(VENV) -m ruff format .
 
 # After a change of a lesson: run it, on a database made for that, and save its outputs.
-lessons: .venv/test.done
+lessons: .venv/test.done kernel
 	$(VENV) -m tests.notebooks.lessons $(ARGS)
 
 # After a change of pyproject.toml: every version anew, for every supported system and Python.
@@ -45,12 +48,11 @@ pins: .venv/lab.done
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
-.venv/lab.done: requirements.txt workbench/notebook/kernelspec.py
+.venv/lab.done: requirements.txt
 	$(if $(PYTHON),,$(error The workbench needs Python 3.11 or newer: install it, or run 'make PYTHON=/path/to/python'))
 	@echo "Setting up .venv: this takes about a minute, once."
 	@$(PYTHON) -m venv .venv || { echo "Python's venv module is needed: on Debian and Ubuntu, 'apt install python3-venv'."; exit 1; }
 	@$(PIP) -r requirements.txt
-	@$(VENV) manage.py install_kernel
 	@touch $@
 
 .venv/test.done: .venv/lab.done tests/requirements.txt

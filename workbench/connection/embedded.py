@@ -27,8 +27,9 @@ MAJOR = 18
 ROLE = DATABASE = "workbench"
 PORT = "5432"
 
-# Variables such as PGSSLMODE may be set for another Postgres, as Neon's console offers them.
-UNENCRYPTED = {
+# Said outright, because variables such as PGSSLMODE may be set for another Postgres, as Neon's console
+# offers them.
+LIBPQ_OPTIONS = {
     "sslmode": "disable",
     "channel_binding": "disable",
     "gssencmode": "disable",
@@ -103,8 +104,8 @@ class Cluster:
         """Return psycopg2's ``host``, ``port`` and what else leads to the server. Raises EmbeddedError."""
         if not self.tcp:
             self.check_socket_folder()
-            return {"host": str(self.socket_folder), "port": PORT, **UNENCRYPTED}
-        address = {"host": "127.0.0.1", "port": self.postmaster_line(4) or PORT, **UNENCRYPTED}
+            return {"host": str(self.socket_folder), "port": PORT, **LIBPQ_OPTIONS}
+        address = {"host": "127.0.0.1", "port": self.postmaster_line(4) or PORT, **LIBPQ_OPTIONS}
         if self.password_file.exists():
             # Another server may have the port by now, and must not get to ask for the password itself.
             address["require_auth"] = "scram-sha-256"

@@ -14,12 +14,12 @@ from django.db.backends.signals import connection_created
 from IPython.core.interactiveshell import InteractiveShell
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
-# Asynchronous queries run in a thread of their own, whose connections ``connections`` does not list here.
-_opened: WeakSet[BaseDatabaseWrapper] = WeakSet()
+# Of every thread: asynchronous queries run in one of their own, which ``connections`` does not list here.
+opened: WeakSet[BaseDatabaseWrapper] = WeakSet()
 
 
 def register(shell: InteractiveShell) -> None:
-    connection_created.connect(lambda connection, **_: _opened.add(connection), weak=False)
+    connection_created.connect(lambda connection, **_: opened.add(connection), weak=False)
     shell.events.register("pre_run_cell", refresh)
     shell.events.register("post_run_cell", mend)
 
@@ -30,7 +30,7 @@ def refresh(*_: object) -> None:
         raw = connection.connection
         if raw is None or raw.closed or not _holds_transaction(connection):
             connection.close_if_unusable_or_obsolete()
-    for connection in list(_opened):
+    for connection in list(opened):
         # Only its own thread may close it, and does if this check fails at its next query.
         connection.health_check_done = connection.in_atomic_block  # type: ignore[attr-defined]
 

@@ -11,13 +11,13 @@ import os
 import signal
 import threading
 from typing import Any
-from weakref import WeakSet
 
 import psycopg2
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.signals import connection_created
 from IPython.core.interactiveshell import InteractiveShell
 from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
+
+from workbench.notebook.cells import opened
 
 
 def register(shell: InteractiveShell) -> None:
@@ -27,8 +27,6 @@ def register(shell: InteractiveShell) -> None:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     cancelled = threading.Event()
-    opened: WeakSet[BaseDatabaseWrapper] = WeakSet()
-    connection_created.connect(lambda connection, **_: opened.add(connection), weak=False)
 
     def watch() -> None:
         while number := os.read(reading, 1):

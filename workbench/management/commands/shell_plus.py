@@ -33,12 +33,6 @@ class Command(shell_plus.Command):
         # Without shell_plus' own HistoryManager option: nbclient passes it too, and twice stops the kernel.
         super().run_notebookapp(partial(app_init, config=_lab()), options)
 
-    def get_ipython_arguments(self, options: dict[str, Any]) -> list[str]:
-        return list(super().get_ipython_arguments(options))
-
-    def get_notebook_arguments(self, options: dict[str, Any]) -> list[str]:
-        return list(super().get_notebook_arguments(options))
-
 
 def _lab() -> Config:
     """Return our defaults for JupyterLab: its own config files and what follows ``--`` win over them."""
