@@ -36,6 +36,7 @@ os.environ |= {
     "DJANGO_SETTINGS_MODULE": "workbench.settings",
     "WORKBENCH_HOME": str(HOME),
     "WORKBENCH_ENV_FILE": os.devnull,
+    "WORKBENCH_PROGRESS": "0",
 }
 os.environ |= {name: urlsplit(url)._replace(path=f"/{NAME}").geturl() for name, url in GIVEN.items()}
 if GIVEN:

@@ -24,8 +24,8 @@ _env = {
 }
 
 
-def _is_on(name: str) -> bool:
-    return _env.get(name, "").strip().lower() in ("1", "true", "yes", "on")
+def _is_on(name: str, default: str = "") -> bool:
+    return (_env.get(name, "").strip() or default).lower() in ("1", "true", "yes", "on")
 
 
 def _listed(name: str) -> list[str]:
@@ -41,6 +41,8 @@ ALLOWED_HOSTS = _listed("DJANGO_ALLOWED_HOSTS") or ["localhost", "127.0.0.1", "[
 WORKBENCH_HOME = BASE_DIR / Path(_env.get("WORKBENCH_HOME") or ".workbench").expanduser()
 # Yes to what a migration would drop, said beforehand.
 WORKBENCH_YES = _is_on("WORKBENCH_YES")
+# Whether what takes longer than a second shows how far it is.
+WORKBENCH_PROGRESS = _is_on("WORKBENCH_PROGRESS", default="1")
 
 DATABASES = {"default": database(_env, home=WORKBENCH_HOME, web=_is_on("WORKBENCH_WEB"))}
 
@@ -110,4 +112,5 @@ SHELL_PLUS_IMPORTS = [
     "import pandas as pd",
     "from django.db import connection",
     "from workbench.connection import where",
+    "from workbench.frames import frame, load",
 ]

@@ -6,7 +6,6 @@ Django drops dead, old and broken connections around HTTP requests only; a kerne
 from __future__ import annotations
 
 import sys
-from weakref import WeakSet
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -14,12 +13,11 @@ from django.db.backends.signals import connection_created
 from IPython.core.interactiveshell import InteractiveShell
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
-# Of every thread: asynchronous queries run in one of their own, which ``connections`` does not list here.
-opened: WeakSet[BaseDatabaseWrapper] = WeakSet()
+from workbench.connection.interrupt import watched
 
 
 def register(shell: InteractiveShell) -> None:
-    connection_created.connect(lambda connection, **_: opened.add(connection), weak=False)
+    connection_created.connect(lambda connection, **_: watched.add(connection), weak=False)
     shell.events.register("pre_run_cell", refresh)
     shell.events.register("post_run_cell", mend)
 
@@ -30,7 +28,7 @@ def refresh(*_: object) -> None:
         raw = connection.connection
         if raw is None or raw.closed or not _holds_transaction(connection):
             connection.close_if_unusable_or_obsolete()
-    for connection in list(opened):
+    for connection in list(watched):
         # Only its own thread may close it, and does if this check fails at its next query.
         connection.health_check_done = connection.in_atomic_block  # type: ignore[attr-defined]
 

@@ -16,11 +16,12 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     except Exception as error:
         _refuse(shell, error)
         return
-    from workbench.notebook import cells, interrupt, magics
+    from workbench.notebook import cells, display, interrupt, magics
 
     magics.register(shell)
     cells.register(shell)
     interrupt.register(shell)
+    display.register()
 
 
 def _imported() -> dict[str, Any]:

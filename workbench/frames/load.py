@@ -1,0 +1,320 @@
+"""load(model, rows): rows into a table through COPY, checked against the model first."""
+
+from __future__ import annotations
+
+import difflib
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from io import BytesIO
+from itertools import chain, islice
+from typing import Any, Final, Literal
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv
+from django.db import IntegrityError, ProgrammingError, connections, models, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg2 import errors
+
+from workbench.connection import interrupt
+from workbench.frames.convert import MISSING, Converter, Field, is_left_out
+from workbench.frames.errors import FrameError
+from workbench.frames.indexes import set_aside
+from workbench.frames.progress import Progress
+
+Rows = pd.DataFrame | Iterable[models.Model] | Iterable[Mapping[str, Any]]
+
+# Enough for Arrow to be quick with, few enough to hold as Python objects.
+ROWS_IN_A_BATCH: Final = 10_000
+ROWS_IN_A_PIECE: Final = 20_000
+
+
+def load(
+    model: type[models.Model],
+    rows: Rows,
+    *,
+    on_conflict: Literal["ignore", "update"] | None = None,
+    unique_fields: Sequence[str] | None = None,
+    using: str | None = None,
+) -> int:
+    """Write rows into the model's table and return how many were written.
+
+    ``rows`` is a DataFrame, or an iterable of instances or of dicts. Columns are named as fields are, a
+    foreign key by its id (``author_id``). What is left out gets its default, ``auto_now_add`` the time now,
+    and the primary key its next number. As with ``bulk_create``, ``save`` is not called and no signal sent.
+
+    With ``on_conflict`` a row that is there already is left alone (``"ignore"``: by any unique constraint) or
+    overwritten in the columns given (``"update"``: by the primary key). ``unique_fields`` name another
+    constraint.
+
+    Everything is checked, and written in one transaction. Raises FrameError, naming the row (counted from 0,
+    as ``iloc`` does) and the column, for an unknown column, for a value that is missing, wrong or too long,
+    and for a row that the table refuses; then nothing was written.
+
+    An empty table gets its indexes and foreign keys back after its rows, which is much faster, unless a
+    transaction is open already or somebody uses the table.
+
+    Examples::
+
+        load(Author, pd.DataFrame({"name": ["Ursula K. Le Guin"]}))
+        load(Book, frame(Book).assign(title=lambda books: books["title"].str.upper()), on_conflict="update")
+        load(Book, ({"title": line.strip(), "author_id": 1} for line in open("titles.txt")))
+    """
+    if on_conflict not in (None, "ignore", "update"):
+        raise FrameError(f"on_conflict is 'ignore' or 'update', not {on_conflict!r}.")
+    connection = connections[using or router.db_for_write(model)]
+    if connection.vendor != "postgresql":
+        raise FrameError(f"load writes to Postgres; {connection.alias!r} is {connection.display_name}.")
+    concrete: type[models.Model] = model._meta.concrete_model  # type: ignore[assignment]
+    if concrete._meta.parents:
+        raise FrameError(f"{model.__name__} is stored in several tables: save its instances one by one.")
+    table = _Table(connection, concrete)
+    batches = _batches(table, rows)
+    is_alone = not connection.in_atomic_block
+    with table.explained(), Progress(_length(rows)) as progress, transaction.atomic(using=connection.alias):
+        first = next(batches, None)
+        if first is None:
+            return 0
+        loading = _Loading(table, first, batches, progress)
+        is_long = len(next(iter(first.values()))) >= ROWS_IN_A_BATCH
+        if on_conflict:
+            written = loading.merge(on_conflict, unique_fields)
+        else:
+            with set_aside(connection, table.name) if is_alone and is_long else nullcontext():
+                written = loading.copy(table.name)
+        loading.continue_numbers()
+    return written
+
+
+def _length(rows: Rows) -> int | None:
+    return len(rows) if isinstance(rows, pd.DataFrame | Sequence) else None
+
+
+class _Table:
+    """A model's own fields and what its table is called in SQL."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, model: type[models.Model]) -> None:
+        self.connection = connection
+        self.model = model
+        self.name: str = connection.ops.quote_name(model._meta.db_table)
+        self.fields: list[Field] = list(model._meta.concrete_fields)
+        self.pk: Field = model._meta.pk
+        self._named = {name: field for field in self.fields for name in (field.name, field.attname)} | {
+            "pk": self.pk
+        }
+
+    def field(self, name: object) -> Field:
+        if isinstance(name, str) and name in self._named:
+            return self._named[name]
+        columns = [field.attname for field in self.fields]
+        near = difflib.get_close_matches(str(name), columns, n=1)
+        advice = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(columns)}."
+        raise FrameError(f"{self.model.__name__} has no column {name!r}: {advice} Nothing was written.")
+
+    def column(self, field: Field) -> str:
+        return self.connection.ops.quote_name(str(field.column))
+
+    def columns(self, fields: Iterable[Field]) -> str:
+        return ", ".join(map(self.column, fields))
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what the table refuses into one sentence."""
+        try:
+            yield
+        except IntegrityError as error:
+            said = getattr(error.__cause__, "diag", None)
+            if said is None:
+                raise
+            what = (said.message_detail or said.message_primary or "").rstrip(".")
+            remedy = ""
+            if isinstance(error.__cause__, errors.UniqueViolation):
+                remedy = " Leave such rows out, or load with on_conflict='ignore' or 'update'."
+            elif isinstance(error.__cause__, errors.ForeignKeyViolation):
+                remedy = " Load the rows that it points to first."
+            raise FrameError(f"{self.name} refuses a row: {what}. Nothing was written.{remedy}") from error
+
+
+def _batches(table: _Table, rows: Any) -> Iterator[dict[Field, Any]]:
+    """Return the rows in batches of columns: lists, or Series of a DataFrame, which is one batch."""
+    if isinstance(rows, pd.DataFrame):
+        return iter([_of_frame(table, rows)] if len(rows) else [])
+    if isinstance(rows, models.Model | Mapping | str | bytes) or not isinstance(rows, Iterable):
+        raise FrameError(
+            f"load takes a DataFrame, or an iterable of {table.model.__name__} or of dicts, "
+            f"not {type(rows).__name__}."
+        )
+    return _of_iterable(table, iter(rows))
+
+
+def _of_frame(table: _Table, frame: pd.DataFrame) -> dict[Field, Any]:
+    named = [name for name in frame.index.names if name is not None and name not in frame.columns]
+    if named:
+        frame = frame.reset_index(named)
+    columns: dict[Field, Any] = {}
+    for position, name in enumerate(frame.columns):
+        field = table.field(name)
+        if field in columns:
+            raise FrameError(f"Two columns hold {field}: leave one of them out. Nothing was written.")
+        columns[field] = frame.iloc[:, position]
+    return columns
+
+
+def _of_iterable(table: _Table, rows: Iterator[Any]) -> Iterator[dict[Field, Any]]:
+    while batch := list(islice(rows, ROWS_IN_A_BATCH)):
+        kind = table.model if isinstance(batch[0], models.Model) else Mapping
+        if strangers := [row for row in batch if not isinstance(row, kind)]:
+            expected = "dict" if kind is Mapping else kind.__name__
+            raise FrameError(f"A row is {strangers[0]!r}, which is no {expected}. Nothing was written.")
+        if kind is Mapping:
+            names = dict.fromkeys(chain.from_iterable(batch))
+            yield {table.field(name): [row.get(name, MISSING) for row in batch] for name in names}
+        else:
+            yield {field: [getattr(row, field.attname) for row in batch] for field in table.fields}
+
+
+class _Loading:
+    """Batches on their way into a table, as the CSV that ``copy_expert`` reads."""
+
+    def __init__(
+        self, table: _Table, first: dict[Field, Any], others: Iterator[dict[Field, Any]], progress: Progress
+    ) -> None:
+        self._table = table
+        self._batches = chain([first], others)
+        self._progress = progress
+        self._given = set(first)
+        self._fields = [field for field in table.fields if not is_left_out(field, first.get(field, MISSING))]
+        with table.connection.cursor() as cursor:
+            cursor.execute(f"SELECT {table.columns(self._fields)} FROM {table.name} LIMIT 0")
+            self._converters = {
+                field: Converter(table.connection, field, described)
+                for field, described in zip(self._fields, cursor.description, strict=True)
+            }
+
+    def copy(self, target: str) -> int:
+        """Write everything to the table that ``target`` names in SQL."""
+        source = _Source(self._csv())
+        connection = self._table.connection
+        interrupt.watch(connection)
+        with connection.cursor() as cursor:
+            statement = f"COPY {target} ({self._table.columns(self._fields)}) FROM STDIN (FORMAT csv)"
+            try:
+                with connection.wrap_database_errors:
+                    cursor.copy_expert(statement, source, 1 << 16)
+            except BaseException:
+                # What psycopg2 says of a source that fails is not what it failed with.
+                if source.error is not None:
+                    raise source.error from None
+                raise
+            written: int = cursor.rowcount
+        return written
+
+    def merge(self, on_conflict: str, unique_fields: Sequence[str] | None) -> int:
+        """Write what is new, and with ``"update"`` overwrite what is not."""
+        table = self._table
+        unique = [table.field(name) for name in unique_fields or ()] or [table.pk]
+        missing = [field.attname for field in unique if field not in self._fields]
+        if missing and (unique_fields or on_conflict == "update"):
+            raise FrameError(
+                f"The rows have no {missing[0]}: name with unique_fields the columns that tell "
+                f"which rows are the same. Nothing was written."
+            )
+        columns = table.columns(self._fields)
+        conflict = "DO NOTHING"
+        if unique_fields:
+            conflict = f"({table.columns(unique)}) DO NOTHING"
+        if on_conflict == "update":
+            changed = [field for field in self._fields if field in self._given and field not in unique]
+            changed = changed or unique
+            sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in map(table.column, changed))
+            conflict = f"({table.columns(unique)}) DO UPDATE SET {sets}"
+        waiting = f"pg_temp.load_{uuid.uuid4().hex}"
+        with table.connection.cursor() as cursor:
+            cursor.execute(
+                f"CREATE TEMP TABLE {waiting} ON COMMIT DROP "
+                f"AS SELECT {columns} FROM {table.name} WITH NO DATA"
+            )
+            self.copy(waiting)
+            try:
+                cursor.execute(
+                    f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {waiting} "
+                    f"ON CONFLICT {conflict}"
+                )
+            except ProgrammingError as error:
+                names = ", ".join(field.attname for field in unique)
+                if isinstance(error.__cause__, errors.CardinalityViolation):
+                    raise FrameError(
+                        f"Two of the rows have the same {names}. Nothing was written."
+                    ) from error
+                if isinstance(error.__cause__, errors.InvalidColumnReference):
+                    raise FrameError(
+                        f"No unique constraint is on {names} alone. Nothing was written."
+                    ) from error
+                raise
+            written: int = cursor.rowcount
+            cursor.execute(f"DROP TABLE {waiting}")
+        return written
+
+    def _csv(self) -> Iterator[bytes]:
+        options = pyarrow.csv.WriteOptions(include_header=False)
+        row = 0
+        for batch in self._batches:
+            self._refuse_changed(batch, row)
+            count = len(next(iter(batch.values())))
+            arrays = [
+                converter.convert(batch.get(field, MISSING), count, row)
+                for field, converter in self._converters.items()
+            ]
+            converted = pa.RecordBatch.from_arrays(arrays, [field.column for field in self._fields])
+            for start in range(0, count, ROWS_IN_A_PIECE):
+                piece = converted.slice(start, ROWS_IN_A_PIECE)
+                buffer = BytesIO()
+                pyarrow.csv.write_csv(piece, buffer, options)
+                yield buffer.getvalue()
+                self._progress.rows = row + start + len(piece)
+            row += count
+
+    def _refuse_changed(self, batch: dict[Field, Any], row: int) -> None:
+        """Refuse rows that give what rows before them left to the database."""
+        for field, values in batch.items():
+            if field not in self._converters and not is_left_out(field, values):
+                raise FrameError(
+                    f"From row {row} on the rows have a {field.attname}, and those before have none: "
+                    f"load them separately. Nothing was written."
+                )
+
+    def continue_numbers(self) -> None:
+        """Let the next number of the primary key follow those that were given."""
+        table, pk = self._table, self._table.pk
+        if not isinstance(pk, models.AutoField) or pk not in self._fields:
+            return
+        with table.connection.cursor() as cursor:
+            cursor.execute("SELECT pg_get_serial_sequence(%s, %s)", [table.name, pk.column])
+            if sequence := cursor.fetchone()[0]:
+                cursor.execute(
+                    f"SELECT setval(%s, last) "
+                    f"FROM (SELECT max({table.column(pk)}) AS last FROM {table.name}) AS given, {sequence} "
+                    f"WHERE last >= last_value",
+                    [sequence],
+                )
+
+
+class _Source:
+    """The file that ``copy_expert`` reads from. Remembers the error that ended it."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._piece = BytesIO()
+        self.error: BaseException | None = None
+
+    def read(self, size: int) -> bytes:
+        try:
+            while not (read := self._piece.read(size)):
+                if (piece := next(self._pieces, None)) is None:
+                    return b""
+                self._piece = BytesIO(piece)
+        except BaseException as error:
+            self.error = error
+            raise
+        return read

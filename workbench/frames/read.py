@@ -1,0 +1,388 @@
+"""frame(queryset): rows into a DataFrame, exactly, at the speed of the wire.
+
+The rows come by ``COPY (...) TO STDOUT (FORMAT binary)`` on Django's own connection, so they are what the
+cell would see: its open transaction, role, search_path and timeouts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from inspect import getattr_static
+from typing import Any, Union
+
+import pandas as pd
+from django.conf import settings
+from django.core.exceptions import FieldDoesNotExist
+from django.db import DEFAULT_DB_ALIAS, connections, models
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.expressions import BaseExpression, ColPairs
+from django.db.models.functions.datetime import TruncBase
+from django.db.models.query import ModelIterable, RawQuerySet
+from django.utils import timezone
+from psycopg2 import extensions
+
+from workbench.connection import interrupt
+from workbench.frames import binary, types
+from workbench.frames.binary import Reader, Receiver
+from workbench.frames.errors import FrameError
+from workbench.frames.progress import Progress
+from workbench.frames.types import Column, Type
+
+Source = Union[models.QuerySet[Any, Any], models.Manager[Any], type[models.Model], "RawQuerySet[Any]", str]
+Params = Sequence[Any] | Mapping[str, Any] | None
+
+READS = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
+
+# While one batch is decoded, the server should find room in the socket for the next: Linux gives a Unix
+# socket 208 kB, and a network's some megabytes.
+LOCAL_BATCH_BYTES = 192 * 1024
+NETWORK_BATCH_BYTES = 512 * 1024
+
+
+class Frame:
+    """Read rows into a DataFrame.
+
+    ``source`` is a queryset, a model, or SQL text with ``params`` for its placeholders. A queryset of models
+    gives the models' columns, named as Django names them (``author_id``), with ``annotate``'s beside them and
+    those of ``select_related`` as ``author__name``; ``values`` and ``values_list`` give the columns they
+    name.
+
+    ``index`` names the column, or columns, for the index. With ``categories`` a field with ``choices``
+    becomes an ordered Categorical of its values. SQL text is sent to the alias ``using``.
+
+    Each Postgres type has a dtype of its own, the same for an empty result: see ``workbench.frames.types``.
+    Raises FrameError for what cannot be read exactly. A queryset that was read already is read anew.
+
+    Examples::
+
+        frame(Book.objects.all())
+        frame(Book.objects.values("title", "author__name"), index="title")
+        frame("SELECT country, count(*) FROM catalog_author WHERE id > %s GROUP BY country", [10])
+        for chunk in frame.chunks(Book, rows=100_000): ...
+    """
+
+    def __call__(
+        self,
+        source: Source,
+        params: Params = None,
+        *,
+        index: str | Sequence[str] | None = None,
+        categories: bool = False,
+        using: str | None = None,
+    ) -> pd.DataFrame:
+        reading = _Reading(_query(source, params, using), index, categories)
+        with Progress() as progress:
+            reading.copy(progress)
+        return reading.take()
+
+    def chunks(
+        self,
+        source: Source,
+        params: Params = None,
+        *,
+        rows: int = 100_000,
+        index: str | Sequence[str] | None = None,
+        categories: bool = False,
+        using: str | None = None,
+    ) -> Iterator[pd.DataFrame]:
+        """Read rows into DataFrames of ``rows`` rows each, the last of fewer, and hold one at a time.
+
+        Between two of them the connection is free: a loop may query and write. All show the rows as they were
+        when the first was read. An empty result gives one empty DataFrame.
+        """
+        if rows < 1:
+            raise FrameError(f"A chunk has at least one row, not {rows}.")
+        return _Reading(_query(source, params, using), index, categories).chunks(rows)
+
+    def __repr__(self) -> str:
+        return "<function frame: rows into a DataFrame>"
+
+
+frame = Frame()
+
+
+@dataclass(frozen=True)
+class _Query:
+    """What to ask, and what Django knows of its columns; without names, they are as Postgres says."""
+
+    connection: BaseDatabaseWrapper
+    sql: str
+    params: Params
+    names: list[str] | None = None
+    expressions: list[Any] | None = None
+    # For columns whose names are only known from the answer.
+    field: Callable[[str], tuple[str, Any]] | None = None
+
+
+def _query(source: Any, params: Params, using: str | None) -> _Query:
+    if isinstance(source, type) and issubclass(source, models.Model):
+        source = source._default_manager
+    if isinstance(source, models.Manager):
+        source = source.all()
+    if isinstance(source, str):
+        return _of_text(source, params, using)
+    if params is not None:
+        raise FrameError("Parameters go with SQL text; a queryset has its own.")
+    if isinstance(source, models.QuerySet | RawQuerySet):
+        if using is not None:
+            source = source.using(using)
+        return _of_raw(source) if isinstance(source, RawQuerySet) else _of_queryset(source)
+    raise FrameError(
+        f"frame reads a queryset, a model or SQL text, not {type(source).__name__}. "
+        f"A DataFrame of other rows is pd.DataFrame(rows)."
+    )
+
+
+def _connection(alias: str) -> BaseDatabaseWrapper:
+    if alias not in connections:
+        raise FrameError(
+            f"There is no database alias {alias!r}: settings.DATABASES names {', '.join(connections)}."
+        )
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        raise FrameError(f"frame reads from Postgres; the alias {alias!r} is {connection.display_name}.")
+    return connection
+
+
+def _of_text(sql: str, params: Params, using: str | None) -> _Query:
+    if not READS.match(sql):
+        raise FrameError(
+            "frame reads what SELECT, WITH, VALUES or TABLE give; use a cursor for other statements."
+        )
+    return _Query(_connection(using or DEFAULT_DB_ALIAS), sql.rstrip().rstrip(";"), params)
+
+
+def _of_raw(queryset: RawQuerySet[Any]) -> _Query:
+    model: type[models.Model] = queryset.model  # type: ignore[assignment]
+    table = model._meta.db_table
+    fields = {field.column: field for field in model._meta.concrete_fields}
+
+    def named(column: str) -> tuple[str, Any]:
+        name = queryset.translations.get(column, column)
+        try:
+            field = fields.get(name) or model._meta.get_field(name)
+        except FieldDoesNotExist:
+            return name, None
+        return field.attname, field.get_col(table)  # type: ignore[union-attr]
+
+    query = _of_text(str(queryset.raw_query), queryset.params or None, queryset.db)
+    return replace(query, field=named)
+
+
+def _of_queryset(queryset: models.QuerySet[Any, Any]) -> _Query:
+    connection = _connection(queryset.db)
+    query = queryset.all().query
+    # Where a filter can match nothing, there is still a query to ask for the types.
+    compiler = query.get_compiler(queryset.db, elide_empty=False)
+    sql, params = compiler.as_sql()
+    selected = [expression for expression, *_ in compiler.select]
+    if issubclass(queryset._iterable_class, ModelIterable):
+        names = _model_names(compiler, selected)
+    else:
+        names = list(query.selected or (*query.extra_select, *query.values_select, *query.annotation_select))
+    expanded = [
+        pair
+        for name, expression in zip(names, selected, strict=True)
+        for pair in (
+            [(column.target.attname, column) for column in expression.get_cols()]
+            if isinstance(expression, ColPairs)
+            else [(name, expression)]
+        )
+    ]
+    names, expressions = map(list, zip(*expanded, strict=True))
+    return _Query(connection, sql, params, names, expressions)
+
+
+def _model_names(compiler: Any, selected: list[Any]) -> list[str]:
+    names = [""] * len(selected)
+    for name, position in compiler.annotation_col_map.items():
+        names[position] = name
+
+    def walk(model: dict[str, Any], prefix: str) -> None:
+        for position in model["select_fields"]:
+            names[position] = prefix + selected[position].target.attname
+        for related in model.get("related_klass_infos", ()):
+            field = related["field"]
+            step = field.related_query_name() if related["reverse"] else field.name
+            walk(related, f"{prefix}{step}__")
+
+    walk(compiler.klass_info, "")
+    return names
+
+
+class _Reading:
+    """One query on its way: the columns, and what the server is asked to send of them."""
+
+    def __init__(self, query: _Query, index: str | Sequence[str] | None, categories: bool) -> None:
+        self._connection = query.connection
+        with self._connection.cursor() as cursor:
+            sql = query.sql
+            if query.params is not None:
+                sql = cursor.mogrify(sql, query.params).decode()
+            cursor.execute(f"SELECT * FROM ({sql}\n) AS q LIMIT 0")
+            described = cursor.description
+            names = query.names or [column.name for column in described]
+            expressions = query.expressions or [None] * len(names)
+            if query.field is not None:
+                names, expressions = map(list, zip(*map(query.field, names), strict=True))
+            # Django selects what it orders by too, behind the columns.
+            types_ = [
+                _type(column, expression, self._connection, cursor.cursor)
+                for column, expression in zip(described, expressions, strict=False)
+            ]
+        _refuse_twins(names)
+        self._index = _checked_index(index, names)
+        self._columns = [Column(name, type_) for name, type_ in zip(names, types_, strict=True)]
+        self._choices = (
+            {name: field.flatchoices for name, field in _with_choices(names, expressions)}
+            if categories
+            else {}
+        )
+        self._wires = [type_.wire for type_ in types_]
+        self._sql = _sending([type_.send for type_ in types_], sql, len(described))
+
+    def copy(self, progress: Progress) -> None:
+        reader = Reader(self._wires, binary.COPY)
+
+        def take(rows: list[bytes]) -> None:
+            progress.rows += len(rows)
+            self._add(rows, reader)
+
+        interrupt.watch(self._connection)
+        receiver = Receiver(take, _batch_bytes(self._connection))
+        with self._connection.wrap_database_errors, self._connection.cursor() as cursor:
+            try:
+                cursor.copy_expert(f"COPY ({self._sql}\n) TO STDOUT (FORMAT binary)", receiver)
+            except BaseException:
+                # Else the next statement would wait until the server has sent the rest.
+                interrupt.cancel(self._connection)
+                raise
+        receiver.finish()
+
+    def chunks(self, size: int) -> Iterator[pd.DataFrame]:
+        reader = Reader(self._wires, binary.RECORD)
+        interrupt.watch(self._connection)
+        with self._connection.chunked_cursor() as cursor, Progress() as progress:
+            cursor.execute(f"SELECT pg_catalog.record_send(q) FROM ({self._sql}\n) AS q")
+            is_first, left, batch = True, size, binary.FIRST_BATCH
+            while rows := [bytes(row) for (row,) in cursor.fetchmany(min(left, batch))]:
+                progress.rows += len(rows)
+                left -= len(rows)
+                batch = binary.next_size(rows, LOCAL_BATCH_BYTES)
+                self._add(rows, reader)
+                if not left:
+                    yield self.take()
+                    is_first, left = False, size
+            if left < size or is_first:
+                yield self.take()
+
+    def take(self) -> pd.DataFrame:
+        """Return the rows so far, and start anew."""
+        columns = {column.name: column.take() for column in self._columns}
+        for name, choices in self._choices.items():
+            columns[name] = _categorical(name, columns[name], choices)
+        frame = pd.DataFrame(columns, copy=False)
+        return frame if self._index is None else frame.set_index(self._index)
+
+    def _add(self, rows: list[bytes], reader: Reader) -> None:
+        for number, field in reader.fields(rows):
+            self._columns[number].add(field)
+
+
+def _batch_bytes(connection: BaseDatabaseWrapper) -> int:
+    return LOCAL_BATCH_BYTES if connection.connection.info.host.startswith("/") else NETWORK_BATCH_BYTES
+
+
+def _sending(sends: list[str], sql: str, count: int) -> str:
+    if count == len(sends) and set(sends) <= {types.ITSELF}:
+        return sql
+    names = [f"c{number}" for number in range(count)]
+    sent = ", ".join(send.format(name) for send, name in zip(sends, names, strict=False))
+    return f"SELECT {sent} FROM ({sql}\n) AS q ({', '.join(names)})"
+
+
+def _refuse_twins(names: list[str]) -> None:
+    if twins := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise FrameError(f"Two columns are named {twins[0]!r}: give one of them another name.")
+
+
+def _checked_index(index: str | Sequence[str] | None, names: list[str]) -> str | list[str] | None:
+    if index is None:
+        return None
+    wanted = [index] if isinstance(index, str) else list(index)
+    if missing := [name for name in wanted if name not in names]:
+        raise FrameError(f"There is no column {missing[0]!r} for the index: there are {', '.join(names)}.")
+    return index if isinstance(index, str) else wanted
+
+
+def _type(column: Any, expression: Any, connection: BaseDatabaseWrapper, cursor: Any) -> Type:
+    """Return how to read a column so that its values are those that Django would give."""
+    caster = _caster(connection, column.type_code, cursor)
+    plain = types.type_of(column.type_code, column.precision, column.scale, caster)
+    if expression is None:
+        return plain
+    converters = [*connection.ops.get_db_converters(expression), *expression.get_db_converters(connection)]
+    if not converters:
+        return plain
+    if len(converters) == 1 and (known := _known(converters[0], expression, column.type_code, plain)):
+        return known
+
+    def make(text: str | None) -> Any:
+        value = text if caster is None else caster(text)
+        return reduce(lambda value, convert: convert(value, expression, connection), converters, value)
+
+    return types.objects(make)
+
+
+def _caster(connection: BaseDatabaseWrapper, oid: int, cursor: Any) -> Callable[[str | None], Any] | None:
+    """Return what psycopg2 makes of a text of this type; None where that is the text."""
+    caster = connection.connection.string_types.get(oid) or extensions.string_types.get(oid)
+    if caster is None or caster is extensions.UNICODE:
+        return None
+    return lambda text: caster(text, cursor)
+
+
+def _known(converter: Any, expression: Any, oid: int, plain: Type) -> Type | None:
+    """Return the type that gives what one of Django's own converters would, or None if none is known."""
+    field = expression.output_field
+    if getattr(converter, "__func__", None) is models.JSONField.from_db_value:
+        return plain if field.decoder is None and oid in (types.JSON, types.JSONB) else None
+    converts = getattr_static(type(expression), "convert_value")
+    if converter != expression.convert_value:
+        return None
+    kind = field.get_internal_type()
+    if converts is getattr_static(BaseExpression, "convert_value"):
+        # https://github.com/django/django/blob/stable/5.2.x/django/db/models/expressions.py, convert_value
+        if kind == "FloatField":
+            return types.AS_FLOAT.get(oid)
+        if kind.endswith("IntegerField"):
+            return types.AS_INTEGER.get(oid)
+        return types.AS_DECIMAL.get(oid)
+    if converts is getattr_static(TruncBase, "convert_value"):
+        zone = expression.tzinfo or timezone.get_current_timezone()
+        if kind == "DateTimeField" and oid == types.TIMESTAMP and settings.USE_TZ:
+            return types.TYPES[types.TIMESTAMPTZ] if str(zone) == "UTC" else None
+        return {"DateField": types.AS_DATE, "TimeField": types.AS_TIME}.get(kind, {}).get(oid)
+    return None
+
+
+def _with_choices(names: list[str], expressions: list[Any]) -> Iterator[tuple[str, models.Field[Any, Any]]]:
+    for name, expression in zip(names, expressions, strict=True):
+        field = getattr(expression, "target", None)
+        if field is not None and field.choices:
+            yield name, field
+
+
+def _categorical(name: str, values: Any, choices: Sequence[tuple[Any, Any]]) -> pd.Categorical:
+    series = pd.Series(values, copy=False)
+    keys = pd.Index(pd.Series([key for key, _ in choices if key is not None], dtype=series.dtype))
+    if not (known := series.isin(keys) | series.isna()).all():
+        stranger = series[~known].iloc[0]
+        raise FrameError(
+            f"The column {name!r} holds {stranger!r}, which is none of the field's choices: "
+            f"read it without categories."
+        )
+    return pd.Categorical(series, categories=keys, ordered=True)
