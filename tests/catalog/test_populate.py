@@ -10,9 +10,9 @@ from catalog.models import Author, Book
 from tests.conftest import Manage
 
 
-def populate() -> str:
+def populate(**options: int) -> str:
     out = StringIO()
-    call_command("populate", stdout=out)
+    call_command("populate", stdout=out, **options)
     return out.getvalue().strip()
 
 
@@ -58,3 +58,44 @@ def test_two_runs_at_once_add_each_row_once(manage: Manage, scratch_url: str) ->
         runs = list(pool.map(lambda _: manage("populate", DATABASE_URL=scratch_url).stdout, range(4)))
     assert sum(run.startswith("Added 3 authors and 7 books.") for run in runs) == 1
     assert sum(run.startswith("Nothing to add") for run in runs) == 3
+
+
+def books_and_authors() -> list[tuple[str, str, str]]:
+    rows = Book.objects.order_by("pk").values_list("title", "author__name", "author__country")
+    return [(title, name, country) for title, name, country in rows]
+
+
+@pytest.mark.django_db
+def test_made_up_rows_bring_the_tables_to_a_size_and_a_second_run_adds_nothing() -> None:
+    assert populate(authors=200, books=1000) == "Added 200 authors and 1,000 books."
+    assert populate(authors=200, books=1000) == (
+        "Nothing to add: the 200 authors and 1,000 books are already there."
+    )
+    assert (Author.objects.count(), Book.objects.count()) == (200, 1000)
+    assert Author.objects.filter(country="").exists()
+
+
+@pytest.mark.django_db
+def test_the_same_seed_makes_up_the_same_rows_in_one_run_or_in_two() -> None:
+    populate(authors=300, books=500, seed=7)
+    at_once = books_and_authors()
+    Author.objects.all().delete()
+    populate(authors=300, books=200, seed=7)
+    populate(authors=300, books=500, seed=7)
+    assert books_and_authors() == at_once
+    Author.objects.all().delete()
+    populate(authors=300, books=500, seed=8)
+    assert books_and_authors() != at_once
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("option", ["authors", "books", "seed"])
+def test_a_negative_number_is_one_sentence(option: str) -> None:
+    with pytest.raises(CommandError, match="are 0 or more"):
+        populate(**{option: -1})
+
+
+def test_rows_are_made_up_for_a_schema_without_countries(manage: Manage, scratch_url: str) -> None:
+    manage("migrate", "catalog", "0001", DATABASE_URL=scratch_url)
+    done = manage("populate", "--authors", "50", "--books", "100", DATABASE_URL=scratch_url)
+    assert done.stdout.strip() == "Added 50 authors and 100 books."

@@ -2,9 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.migrations.loader import MigrationLoader
+
+from catalog import examples
+from workbench.frames import load
 
 AUTHORS = [
     {
@@ -34,40 +38,94 @@ AUTHORS = [
 class Command(BaseCommand):
     help = (
         "Adds three authors and their seven books. What is already there is left alone; "
-        "an author's empty country is filled in where the schema has that column."
+        "an author's empty country is filled in where the schema has that column. "
+        "With --authors and --books it adds as many made-up ones as make so many in all."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--database", default=DEFAULT_DB_ALIAS, help="The alias of the database to fill.")
+        parser.add_argument("--authors", type=int, default=0, help="How many authors there should be in all.")
+        parser.add_argument("--books", type=int, default=0, help="How many books there should be in all.")
+        parser.add_argument("--seed", type=int, default=1, help="The same number makes up the same rows.")
 
-    def handle(self, *args: Any, database: str, **options: Any) -> None:
+    def handle(self, *args: Any, database: str, authors: int, books: int, seed: int, **options: Any) -> None:
         if database not in connections:
             raise CommandError(f"There is no database alias {database!r}.")
-        author_model, book_model = models_now(database)
-        has_country = any(field.name == "country" for field in author_model._meta.get_fields())
-        added_authors = added_books = filled = 0
-        with transaction.atomic(using=database), connections[database].cursor() as cursor:
-            # Two runs at once would each find the rows missing and add them twice.
-            table = connections[database].ops.quote_name(author_model._meta.db_table)
-            cursor.execute(f"LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE")
-            authors = author_model._default_manager.using(database).order_by("pk")
-            books = book_model._default_manager.using(database)
-            for data in AUTHORS:
-                country = {"country": data["country"]} if has_country else {}
-                author = authors.filter(name=data["name"]).first()
-                if author is None:
-                    author = authors.create(name=data["name"], bio=data["bio"], **country)
-                    added_authors += 1
-                elif has_country and not author.country:
-                    author.country = data["country"]
-                    author.save(using=database, update_fields=["country"])
-                    filled += 1
-                there = set(books.filter(author=author).values_list("title", flat=True))
-                missing = [title for title in data["books"] if title not in there]
-                books.bulk_create([book_model(title=title, author=author) for title in missing])
-                added_books += len(missing)
+        if min(authors, books, seed) < 0:
+            raise CommandError("--authors, --books and --seed are 0 or more.")
+        catalog = Catalog(database)
+        with transaction.atomic(using=database):
+            catalog.lock()
+            catalog.add_the_three()
+            catalog.make_up(authors, books, seed)
+            said = catalog.report()
         if options["verbosity"] > 0:
-            self.stdout.write(_report(added_authors, added_books, filled))
+            self.stdout.write(said)
+
+
+class Catalog:
+    """The tables of one database, and what was added to them."""
+
+    def __init__(self, database: str) -> None:
+        self.database = database
+        self.author_model, self.book_model = models_now(database)
+        self.authors = self.author_model._default_manager.using(database).order_by("pk")
+        self.books = self.book_model._default_manager.using(database)
+        self.has_country = any(field.name == "country" for field in self.author_model._meta.get_fields())
+        self.added_authors = self.added_books = self.filled = 0
+
+    def lock(self) -> None:
+        """Let nobody else add rows: two runs at once would each find them missing and add them twice."""
+        with connections[self.database].cursor() as cursor:
+            cursor.execute(f"LOCK TABLE {self._quoted(self.author_model)} IN SHARE ROW EXCLUSIVE MODE")
+
+    def add_the_three(self) -> None:
+        for data in AUTHORS:
+            country = {"country": data["country"]} if self.has_country else {}
+            author = self.authors.filter(name=data["name"]).first()
+            if author is None:
+                author = self.authors.create(name=data["name"], bio=data["bio"], **country)
+                self.added_authors += 1
+            elif self.has_country and not author.country:
+                author.country = data["country"]
+                author.save(using=self.database, update_fields=["country"])
+                self.filled += 1
+            there = set(self.books.filter(author=author).values_list("title", flat=True))
+            missing = [title for title in data["books"] if title not in there]
+            self.books.bulk_create([self.book_model(title=title, author=author) for title in missing])
+            self.added_books += len(missing)
+
+    def make_up(self, authors: int, books: int, seed: int) -> None:
+        """Add made-up authors and books until there are so many."""
+        there = self.authors.count()
+        if authors > there:
+            rows = examples.authors(there, authors, seed)
+            rows = rows if self.has_country else rows.drop(columns="country")
+            self.added_authors += load(self.author_model, rows, using=self.database)
+        there = self.books.count()
+        if books > there:
+            author_ids = np.fromiter(self.authors.values_list("pk", flat=True), np.int64)
+            rows = examples.books(there, books, seed, author_ids)
+            self.added_books += load(self.book_model, rows, using=self.database)
+            # The planner should know of them now, not when the server gets round to it.
+            with connections[self.database].cursor() as cursor:
+                cursor.execute(f"ANALYZE {self._quoted(self.author_model)}, {self._quoted(self.book_model)}")
+
+    def report(self) -> str:
+        done = []
+        if self.added_authors or self.added_books:
+            done.append(
+                f"added {_count(self.added_authors, 'author')} and {_count(self.added_books, 'book')}"
+            )
+        if self.filled:
+            done.append(f"filled in the country of {_count(self.filled, 'author')}")
+        if done:
+            return f"{' and '.join(done).capitalize()}."
+        there = f"{_count(self.authors.count(), 'author')} and {_count(self.books.count(), 'book')}"
+        return f"Nothing to add: the {there} are already there."
+
+    def _quoted(self, model: Any) -> str:
+        return connections[self.database].ops.quote_name(model._meta.db_table)
 
 
 def models_now(database: str) -> tuple[Any, Any]:
@@ -84,17 +142,5 @@ def models_now(database: str) -> tuple[Any, Any]:
         raise CommandError("The catalog has no tables in this database yet: run 'migrate' first.") from None
 
 
-def _report(authors: int, books: int, countries: int) -> str:
-    done = []
-    if authors or books:
-        done.append(f"added {_count(authors, 'author')} and {_count(books, 'book')}")
-    if countries:
-        done.append(f"filled in the country of {_count(countries, 'author')}")
-    if not done:
-        total = sum(len(data["books"]) for data in AUTHORS)
-        return f"Nothing to add: the {len(AUTHORS)} authors and {total} books are already there."
-    return f"{' and '.join(done).capitalize()}."
-
-
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
