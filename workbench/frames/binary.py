@@ -62,8 +62,8 @@ class Reader:
     def __init__(self, wires: Sequence[str | None], layout: Layout) -> None:
         self._layout = layout
         items = [None if wire is None else np.dtype(wire) for wire in wires]
-        # The last row may end before a view of its width does.
-        self._padding = bytes(sum(layout.field + (item.itemsize if item else 0) for item in items))
+        # The last row may end before a view of its width does, or one that a decoder takes of a value.
+        self._padding = bytes(sum(layout.field + (item.itemsize if item else 32) for item in items))
         # Neighbours of fixed width without NULLs lie equally in every row, so one step reads them all.
         self._runs = [list(run) for _, run in groupby(enumerate(items), key=lambda column: column[1] is None)]
         self._blocks = [self._block(run) for run in self._runs]
@@ -87,7 +87,7 @@ class Reader:
         positions = np.frombuffer(offsets, np.int64, len(rows) - 1) + self._layout.row
         for run, block in zip(self._runs, self._blocks, strict=True):
             if block is not None:
-                found = _at(data, positions, block)
+                found = at(data, positions, block)
                 if all((found[f"length{number}"] == item.itemsize).all() for number, item in run if item):
                     positions += block.itemsize
                     yield from ((number, Fixed(found[f"value{number}"], None)) for number, _ in run)
@@ -100,14 +100,14 @@ class Reader:
                     yield number, Varying(data, positions, ends, nulls)
                     positions = ends.copy()
                 else:
-                    values = _at(data, positions, item)
+                    values = at(data, positions, item)
                     if nulls is not None:
                         values[nulls] = np.zeros((), item)
                     yield number, Fixed(values, nulls)
                     positions += lengths
 
     def _lengths(self, data: pa.Buffer, positions: Positions) -> tuple[Positions, Mask | None]:
-        lengths = _at(data, positions + (self._layout.field - LENGTH.itemsize), LENGTH).astype(np.int64)
+        lengths = at(data, positions + (self._layout.field - LENGTH.itemsize), LENGTH).astype(np.int64)
         if lengths.min() >= 0:
             return lengths, None
         nulls = lengths < 0
@@ -115,8 +115,8 @@ class Reader:
         return lengths, nulls
 
 
-def _at(data: pa.Buffer, positions: Positions, items: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Return a copy of the items that begin at ``positions``."""
+def at(data: pa.Buffer, positions: Positions, items: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Return a copy of the items that begin at ``positions``, which may lie a little behind a value's end."""
     size = items.itemsize
     every: npt.NDArray[Any] = np.ndarray(data.size - size + 1, f"V{size}", data, strides=(1,))
     return every[positions].view(items)

@@ -6,8 +6,10 @@ cell would see: its open transaction, role, search_path and timeouts.
 
 from __future__ import annotations
 
+import gc
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
 from inspect import getattr_static
@@ -74,9 +76,9 @@ class Frame:
         using: str | None = None,
     ) -> pd.DataFrame:
         reading = _Reading(_query(source, params, using), index, categories)
-        with Progress() as progress:
+        with Progress() as progress, _no_collection():
             reading.copy(progress)
-        return reading.take()
+            return reading.take()
 
     def chunks(
         self,
@@ -290,6 +292,18 @@ class _Reading:
     def _add(self, rows: list[bytes], reader: Reader) -> None:
         for number, field in reader.fields(rows):
             self._columns[number].add(field)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from going through all new objects again and again: none is garbage yet."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _batch_bytes(connection: BaseDatabaseWrapper) -> int:

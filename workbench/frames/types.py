@@ -24,18 +24,21 @@ psycopg2 makes something of
 ===================================  =====================  =============================================
 
 Numbers, booleans, decimals, bytes, dates and times are Arrow's: ``int64[pyarrow]``. A column's dtype depends
-on its type alone, never on its values, so that an empty result has the same. Years before 1 and after 9999 are
-refused, as Python has no dates for them. In an object column NULL is None.
+on its type alone, never on its values, so that an empty result has the same. Years before 1 and after
+9999 are refused, as Python has no dates for them. In an object column NULL is None.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache, partial
+from itertools import repeat
+from operator import lshift, or_
 from typing import Any, Final
 from uuid import UUID, SafeUUID
 
@@ -44,8 +47,9 @@ import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from psycopg2.extras import DateRange, NumericRange
 
-from workbench.frames.binary import Fixed, Varying
+from workbench.frames.binary import LENGTH, Fixed, Varying, at
 from workbench.frames.errors import FrameError
 
 Field = Fixed | Varying
@@ -134,6 +138,10 @@ def _timestamps(field: Fixed) -> npt.NDArray[Any]:
     return _within(since_2000, first - shift, last - shift, INT64.min, INT64.max) + shift
 
 
+def _range_dates(field: Fixed) -> npt.NDArray[Any]:
+    return _dates(field).astype("M8[D]")
+
+
 def _within(values: Ints, first: int, last: int, minus_infinity: int, infinity: int) -> Ints:
     """Return the values with the infinities as the first and last that Python has. Raises FrameError."""
     if values.min(initial=first) >= first and values.max(initial=last) <= last:
@@ -155,16 +163,46 @@ def _intervals(field: Fixed) -> npt.NDArray[Any]:
     return days * MICROSECONDS_A_DAY + microseconds
 
 
-def _uuids(field: Fixed) -> list[UUID | None]:
-    new, put, unknown = UUID.__new__, object.__setattr__, SafeUUID.unknown
-    found: list[UUID | None] = []
-    for high, low in field.values.astype([("high", np.uint64), ("low", np.uint64)]).tolist():
-        # What UUID() does, without its checks of sixteen bytes that cannot be wrong.
-        uuid = new(UUID)
-        put(uuid, "int", high << 64 | low)
-        put(uuid, "is_safe", unknown)
-        found.append(uuid)
-    return _without(found, field.nulls)
+def _uuids(field: Fixed) -> list[Any]:
+    high, low = field.values["f0"].tolist(), field.values["f1"].tolist()
+    ints = map(or_, map(lshift, high, repeat(64)), low)
+    uuids = _built(UUID, len(high), int=ints, is_safe=repeat(SafeUUID.unknown))
+    return _without(uuids, field.nulls)
+
+
+def _ranges(field: Varying, cls: type, wire: str, decode: Callable[[Fixed], npt.NDArray[Any]]) -> list[Any]:
+    """Return psycopg2's ranges of values of one width.
+
+    A range is its flags, then each bound that it has (https://doxygen.postgresql.org/rangetypes_8h.html).
+    """
+    flags = at(field.data, field.starts, np.dtype("u1"))
+    if field.nulls is not None:
+        flags[field.nulls] = EMPTY
+    has_lower, has_upper = (flags & (EMPTY | infinite) == 0 for infinite in (LOWER_INFINITE, UPPER_INFINITE))
+    item = np.dtype(wire)
+    lower_at = field.starts + flags.itemsize + LENGTH.itemsize
+    upper_at = lower_at + has_lower * (item.itemsize + LENGTH.itemsize)
+    bounds = []
+    for positions, exists in ((lower_at, has_lower), (upper_at, has_upper)):
+        values = at(field.data, positions, item)
+        values[~exists] = 0
+        bounds.append(_without(decode(Fixed(values, None)).tolist(), ~exists))
+    brackets = _without(BRACKETS[flags >> 1 & 3].tolist(), flags & EMPTY)
+    ranges = _built(cls, len(flags), _lower=bounds[0], _upper=bounds[1], _bounds=brackets)
+    return _without(ranges, field.nulls)
+
+
+EMPTY, LOWER_INFINITE, UPPER_INFINITE = 1, 8, 16
+BRACKETS: Final = np.array(["()", "[)", "(]", "[]"], dtype=object)  # by the flags 2 and 4
+
+
+def _built(cls: type, count: int, **slots: Iterable[Any]) -> list[Any]:
+    """Return objects with these values in their slots: what ``cls`` does, in C and without its checks."""
+    new: Callable[[type], Any] = cls.__new__
+    built = list(map(new, repeat(cls, count)))
+    for slot, values in slots.items():
+        deque(map(getattr(cls, slot).__set__, built, values), maxlen=0)
+    return built
 
 
 def _without(values: list[Any], nulls: Any) -> list[Any]:
@@ -247,6 +285,10 @@ def _timestamp(tz: str | None) -> Type:
     return Type(ITSELF, ">i8", _timestamps, arrow, _datetimes)
 
 
+def _range(cls: type, wire: str, decode: Callable[[Fixed], npt.NDArray[Any]]) -> Type:
+    return Type(ITSELF, None, partial(_ranges, cls=cls, wire=wire, decode=decode), None, _object_array)
+
+
 def _text(send: str) -> Type:
     return Type(send, None, partial(_sliced, to=pa.large_string()), pa.large_string(), _str)
 
@@ -261,6 +303,7 @@ def _decimal(precision: int, scale: int) -> Type:
 BOOLEAN, BYTEA, BIGINT, SMALLINT, INTEGER, OID, JSON = 16, 17, 20, 21, 23, 26, 114
 REAL, DOUBLE, DATE, TIME, TIMESTAMP, TIMESTAMPTZ, INTERVAL = 700, 701, 1082, 1083, 1114, 1184, 1186
 NUMERIC, UUID_, JSONB = 1700, 2950, 3802
+INT4RANGE, DATERANGE, INT8RANGE = 3904, 3912, 3926
 NAME, STRINGS, CHAR, VARCHAR = 19, 25, 1042, 1043
 
 TYPES: Final[dict[int, Type]] = {
@@ -280,6 +323,9 @@ TYPES: Final[dict[int, Type]] = {
     TIMESTAMPTZ: _timestamp("UTC"),
     INTERVAL: Type(ITSELF, ">i8,>i4,>i4", _intervals, pa.duration("us"), _timedeltas),
     UUID_: Type(ITSELF, ">u8,>u8", _uuids, None, _object_array),
+    INT4RANGE: _range(NumericRange, ">i4", _plain),
+    INT8RANGE: _range(NumericRange, ">i8", _plain),
+    DATERANGE: _range(DateRange, ">i4", _range_dates),
     JSON: Type(ITSELF, None, partial(_jsons, skipped=0), None, _object_array),
     JSONB: Type(ITSELF, None, partial(_jsons, skipped=1), None, _object_array),  # its version comes first
 }
