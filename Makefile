@@ -1,6 +1,6 @@
 # make lab, make test, make lint: each sets up what it needs.
 
-.PHONY: lab test kernel lint format lessons pins clean
+.PHONY: lab test bench kernel lint format lessons pins clean
 .DEFAULT_GOAL := lab
 
 ifeq ($(OS),Windows_NT)
@@ -20,6 +20,10 @@ lab: .venv/lab.done
 
 test: .venv/test.done kernel
 	@$(VENV) -m pytest $(ARGS)
+
+# frame and load beside their peers: takes about a quarter of an hour, and wants the machine for itself.
+bench: .venv/bench.done
+	@$(VENV) -m tests.benchmarks $(ARGS)
 
 # Each time, for a checkout that was moved or pulled; the lab does it by itself.
 kernel: .venv/lab.done
@@ -44,6 +48,8 @@ pins: .venv/lab.done
 	$(VENV) -m uv pip compile --quiet --upgrade --universal --no-header --no-annotate pyproject.toml -o requirements.txt
 	$(VENV) -m uv pip compile --quiet --upgrade --universal --no-header --no-annotate --group test \
 		--constraint requirements.txt -o tests/requirements.txt
+	$(VENV) -m uv pip compile --quiet --upgrade --universal --no-header --no-annotate --group bench \
+		--constraint requirements.txt -o tests/benchmarks/requirements.txt
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -57,4 +63,8 @@ clean:
 
 .venv/test.done: .venv/lab.done tests/requirements.txt
 	@$(PIP) -r tests/requirements.txt
+	@touch $@
+
+.venv/bench.done: .venv/test.done tests/benchmarks/requirements.txt
+	@$(PIP) -r tests/benchmarks/requirements.txt
 	@touch $@

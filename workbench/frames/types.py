@@ -198,7 +198,7 @@ BRACKETS: Final = np.array(["()", "[)", "(]", "[]"], dtype=object)  # by the fla
 
 def _built(cls: type, count: int, **slots: Iterable[Any]) -> list[Any]:
     """Return objects with these values in their slots: what ``cls`` does, in C and without its checks."""
-    new: Callable[[type], Any] = cls.__new__
+    new: Any = cls.__new__
     built = list(map(new, repeat(cls, count)))
     for slot, values in slots.items():
         deque(map(getattr(cls, slot).__set__, built, values), maxlen=0)
