@@ -16,11 +16,14 @@ from tests.throwaway import PROJECT, environment
 
 @dataclass
 class Outcome:
-    """What a cell put out: its streams, its result as plain text, and its error as IPython shows it."""
+    """What a cell put out, as plain text: its streams, its result, to what a part of that was changed in the
+    end, and its error as IPython shows it.
+    """
 
     stdout: str = ""
     stderr: str = ""
     result: str = ""
+    updated: str = ""
     error: list[str] = field(default_factory=list)
 
 
@@ -60,6 +63,8 @@ class Kernel:
                     outcome.stderr += content["text"]
                 case "execute_result" | "display_data":
                     outcome.result += content["data"]["text/plain"]
+                case "update_display_data":
+                    outcome.updated = content["data"]["text/plain"]
                 case "error":
                     outcome.error = content["traceback"]
                 case "status" if content["execution_state"] == "idle":

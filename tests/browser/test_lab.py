@@ -130,7 +130,9 @@ def test_a_plot_and_the_table_above_it_fit_on_one_screen(browser: Browser, lab: 
 
 
 def test_a_cell_can_be_run_again(scratch: Page) -> None:
-    cell = run(scratch, "%manage migrate --verbosity 0\n%manage populate\nAuthor.objects.filter(pk__lt=4).count()")
+    cell = run(
+        scratch, "%manage migrate --verbosity 0\n%manage populate\nAuthor.objects.filter(pk__lt=4).count()"
+    )
     output = cell.locator(".jp-OutputArea-executeResult pre")
     expect(output).to_have_text("3", timeout=MILLISECONDS)
     expect(cell.locator(".jp-InputPrompt")).to_have_text("[1]:")

@@ -46,6 +46,29 @@ with connection.cursor() as cursor:
     print(json.dumps(cursor.fetchone()))
 """
 
+# What a web process reads and writes of frames; what it wrote is gone in the end.
+FRAMES = """
+import json
+from catalog.models import Author, Book
+from django.db import connection
+from workbench.frames import FrameError, frame, load
+books = Book.objects.order_by("pk")
+read = frame(books.values("id", "title", "author__name"))
+chunks = [chunk["id"].tolist() for chunk in frame.chunks(books, rows=3)]
+new = [{"name": f"pooled {n}"} for n in range(25_000)]
+written = load(Author, new), load(Author, frame(Author), on_conflict="update")
+kept = load(Author, [{"id": 1, "name": "another"}], on_conflict="ignore")
+try:
+    load(Book, [{"title": "nobody's", "author_id": 0}])
+except FrameError as error:
+    refused = str(error)
+gone, _ = Author.objects.filter(name__startswith="pooled").delete()
+with connection.cursor() as cursor:
+    cursor.execute("SELECT host(inet_server_addr()), (SELECT count(*) FROM pg_cursors)")
+    where = cursor.fetchone()
+print(json.dumps([read.to_dict("records"), chunks, written, kept, refused, gone, where]))
+"""
+
 REQUESTS = """
 import json
 from workbench.wsgi import application
@@ -137,6 +160,20 @@ def test_this_pooler_breaks_server_side_cursors_as_neons_does(neon: Neon) -> Non
     code = f"import django; django.setup()\n{turned_on}\n{ITERATE}"
     done = start(neon, "-c", code, WORKBENCH_WEB="1")
     assert "InvalidCursorName" in done.stderr
+
+
+@pytest.mark.usefixtures("filled")
+@pytest.mark.parametrize(("web", "address"), [("0", HOSTS[DIRECT]), ("1", None)], ids=["direct", "pooled"])
+def test_frames_are_read_and_loaded_on_both_roads(neon: Neon, web: str, address: str | None) -> None:
+    before = len(neon.logins())
+    read, chunks, written, kept, refused, gone, where = script(neon, FRAMES, WORKBENCH_WEB=web)
+    assert [book["id"] for book in read] == list(range(1, 8))
+    assert {book["author__name"] for book in read} == {"J.K. Rowling", "J.R.R. Tolkien", "George R.R. Martin"}
+    assert chunks == [[1, 2, 3], [4, 5, 6], [7]]
+    assert (written, kept, gone) == ([25_000, 25_003], 0, 25_000)
+    assert "Key (author_id)=(0) is not present" in refused
+    assert where == [address, 0]
+    assert len(neon.logins()) - before == int(web)
 
 
 @pytest.mark.usefixtures("filled")

@@ -65,7 +65,7 @@ class Converter:
                     None if is_null else value for value, is_null in zip(values, values.isna(), strict=True)
                 ]
         if array is None:
-            array = pa.array(self._texts(values, first), pa.large_string())
+            array = self._texts(values, first)
         self._check(array, first)
         return array
 
@@ -109,7 +109,7 @@ class Converter:
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             return None
 
-    def _texts(self, values: Iterable[Any], first: int) -> list[str | None]:
+    def _texts(self, values: Iterable[Any], first: int) -> pa.Array:
         prepare, connection = self._field.get_db_prep_save, self._connection
         is_stamp = self._is_stamp()
         texts: list[str | None] = []
@@ -125,7 +125,26 @@ class Converter:
             except (TypeError, ValueError, ArithmeticError, ValidationError) as error:
                 said = " ".join(error.messages) if isinstance(error, ValidationError) else str(error)
                 raise self._error(row, said or type(error).__name__) from None
-        return texts
+        try:
+            array = pa.array(texts, pa.large_string())
+            if self._target is not None and pa.types.is_integer(self._target):
+                array.cast(self._target)
+        except (UnicodeEncodeError, pa.ArrowInvalid):
+            self._find(texts, first)
+            raise
+        return array
+
+    def _find(self, texts: list[str | None], first: int) -> None:
+        """Raise FrameError for the first text that cannot be written."""
+        for row, text in enumerate(texts, first):
+            try:
+                array = pa.array([text], pa.large_string())
+            except UnicodeEncodeError:
+                raise self._error(row, "a text with half a surrogate pair, which is no character") from None
+            try:
+                array.cast(self._target)
+            except pa.ArrowInvalid:
+                raise self._error(row, f"{text} is too large for {self._target}") from None
 
     def _check(self, array: pa.Array, first: int) -> None:
         if not self._field.null and array.null_count:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from django.db import OperationalError, transaction
+from django.db import OperationalError, ProgrammingError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
@@ -28,6 +28,12 @@ SELECT format('ALTER TABLE %%s DROP CONSTRAINT %%I', conrelid::regclass, conname
 FROM pg_constraint
 WHERE conrelid = %(table)s::regclass AND contype = 'f' AND convalidated AND conparentid = 0
   AND obj_description(oid, 'pg_constraint') IS NULL
+"""
+
+# Dropping a foreign key locks the table that it points to as well.
+REFERENCED: Final = """
+SELECT DISTINCT confrelid::regclass::text FROM pg_constraint
+WHERE conrelid = %s::regclass AND contype = 'f' AND confrelid <> conrelid
 """
 
 IS_OURS_AND_PLAIN: Final = """
@@ -55,11 +61,13 @@ def _definitions(cursor: Any, connection: BaseDatabaseWrapper, table: str) -> It
     cursor.execute(IS_OURS_AND_PLAIN, [table])
     if not cursor.fetchone()[0] or not _is_empty(cursor, table):
         return
+    cursor.execute(REFERENCED, [table])
+    locked = ", ".join([table, *(name for (name,) in cursor.fetchall())])
     try:
         with transaction.atomic(using=connection.alias):
-            cursor.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")
-    except OperationalError as error:
-        if isinstance(error.__cause__, errors.LockNotAvailable):
+            cursor.execute(f"LOCK TABLE {locked} IN ACCESS EXCLUSIVE MODE NOWAIT")
+    except (OperationalError, ProgrammingError) as error:
+        if isinstance(error.__cause__, errors.LockNotAvailable | errors.InsufficientPrivilege):
             return
         raise
     if _is_empty(cursor, table):

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import re
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from itertools import chain, islice
 from typing import Any, Final, Literal
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
-from django.db import IntegrityError, ProgrammingError, connections, models, router, transaction
+from django.db import DataError, IntegrityError, ProgrammingError, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
 from workbench.connection import interrupt
 from workbench.frames.convert import MISSING, Converter, Field, is_left_out
+from workbench.frames.database import connection_of
 from workbench.frames.errors import FrameError
 from workbench.frames.indexes import set_aside
 from workbench.frames.progress import Progress
@@ -63,9 +67,7 @@ def load(
     """
     if on_conflict not in (None, "ignore", "update"):
         raise FrameError(f"on_conflict is 'ignore' or 'update', not {on_conflict!r}.")
-    connection = connections[using or router.db_for_write(model)]
-    if connection.vendor != "postgresql":
-        raise FrameError(f"load writes to Postgres; {connection.alias!r} is {connection.display_name}.")
+    connection = connection_of(using or router.db_for_write(model))
     concrete: type[models.Model] = model._meta.concrete_model  # type: ignore[assignment]
     if concrete._meta.parents:
         raise FrameError(f"{model.__name__} is stored in several tables: save its instances one by one.")
@@ -77,14 +79,20 @@ def load(
         if first is None:
             return 0
         loading = _Loading(table, first, batches, progress)
-        is_long = len(next(iter(first.values()))) >= ROWS_IN_A_BATCH
         if on_conflict:
             written = loading.merge(on_conflict, unique_fields)
+            table.check_references()
         else:
+            is_long = _count(first) >= ROWS_IN_A_BATCH
             with set_aside(connection, table.name) if is_alone and is_long else nullcontext():
                 written = loading.copy(table.name)
+                table.check_references()
         loading.continue_numbers()
     return written
+
+
+def _count(batch: dict[Field, Any]) -> int:
+    return len(next(iter(batch.values())))
 
 
 def _length(rows: Rows) -> int | None:
@@ -98,11 +106,10 @@ class _Table:
         self.connection = connection
         self.model = model
         self.name: str = connection.ops.quote_name(model._meta.db_table)
-        self.fields: list[Field] = list(model._meta.concrete_fields)
-        self.pk: Field = model._meta.pk
-        self._named = {name: field for field in self.fields for name in (field.name, field.attname)} | {
-            "pk": self.pk
-        }
+        self.fields: list[Field] = [field for field in model._meta.concrete_fields if not field.generated]
+        self.key: list[Field] = list(getattr(model._meta, "pk_fields", None) or [model._meta.pk])
+        every = {name: field for field in model._meta.concrete_fields for name in (field.name, field.attname)}
+        self._named = every | ({"pk": self.key[0]} if len(self.key) == 1 else {})
 
     def field(self, name: object) -> Field:
         if isinstance(name, str) and name in self._named:
@@ -112,28 +119,66 @@ class _Table:
         advice = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(columns)}."
         raise FrameError(f"{self.model.__name__} has no column {name!r}: {advice} Nothing was written.")
 
+    def unique(self, names: Sequence[str]) -> list[Field]:
+        """Return the fields of these names; without any, those of the primary key."""
+        if not names or list(names) == ["pk"]:
+            return self.key
+        return [self.field(name) for name in names]
+
     def column(self, field: Field) -> str:
         return self.connection.ops.quote_name(str(field.column))
 
     def columns(self, fields: Iterable[Field]) -> str:
         return ", ".join(map(self.column, fields))
 
+    def check_references(self) -> None:
+        """Check the foreign keys now: Django's are checked at the commit, where nobody knows the rows."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(DEFERRED, [self.name])
+            if names := ", ".join(name for (name,) in cursor.fetchall()):
+                cursor.execute(f"SET CONSTRAINTS {names} IMMEDIATE")
+                cursor.execute(f"SET CONSTRAINTS {names} DEFERRED")
+
     @contextmanager
-    def explained(self) -> Iterator[None]:
-        """Turn what the table refuses into one sentence."""
+    def explained(self, where: Callable[[int], int] | None = None) -> Iterator[None]:
+        """Turn what the table refuses into one sentence. ``where`` tells a row by its line in the CSV."""
         try:
             yield
-        except IntegrityError as error:
-            said = getattr(error.__cause__, "diag", None)
+        except (IntegrityError, DataError) as error:
+            cause = error.__cause__
+            said = getattr(cause, "diag", None)
             if said is None:
                 raise
-            what = (said.message_detail or said.message_primary or "").rstrip(".")
-            remedy = ""
-            if isinstance(error.__cause__, errors.UniqueViolation):
+            what, remedy = said.message_primary or "", ""
+            if isinstance(cause, errors.UniqueViolation):
+                what = said.message_detail or what
                 remedy = " Leave such rows out, or load with on_conflict='ignore' or 'update'."
-            elif isinstance(error.__cause__, errors.ForeignKeyViolation):
+            elif isinstance(cause, errors.ForeignKeyViolation):
+                what = said.message_detail or what
                 remedy = " Load the rows that it points to first."
-            raise FrameError(f"{self.name} refuses a row: {what}. Nothing was written.{remedy}") from error
+            elif isinstance(cause, errors.CheckViolation):
+                what = f"it violates {said.constraint_name}"
+            place = self.name
+            if where and (
+                line := re.search(
+                    r"^COPY .*?, line (\d+)(?:, column ([^:]+))?", said.context or "", re.MULTILINE
+                )
+            ):
+                place = f"Row {where(int(line[1]))}"
+                if line[2]:
+                    place += f", column {self.attname(line[2])!r}"
+            raise FrameError(f"{place}: {what.rstrip('.')}. Nothing was written.{remedy}") from error
+
+    def attname(self, column: str) -> str:
+        return next((field.attname for field in self.fields if field.column == column), column)
+
+
+# What is checked at the commit, by its name with its schema.
+DEFERRED: Final = """
+SELECT format('%%I.%%I', nspname, conname)
+FROM pg_constraint c JOIN pg_namespace n ON n.oid = c.connamespace
+WHERE conrelid = %s::regclass AND condeferred
+"""
 
 
 def _batches(table: _Table, rows: Any) -> Iterator[dict[Field, Any]]:
@@ -154,11 +199,16 @@ def _of_frame(table: _Table, frame: pd.DataFrame) -> dict[Field, Any]:
         frame = frame.reset_index(named)
     columns: dict[Field, Any] = {}
     for position, name in enumerate(frame.columns):
-        field = table.field(name)
-        if field in columns:
-            raise FrameError(f"Two columns hold {field}: leave one of them out. Nothing was written.")
-        columns[field] = frame.iloc[:, position]
+        _put(columns, table.field(name), frame.iloc[:, position])
+    if not columns:
+        raise FrameError("The DataFrame has no columns. Nothing was written.")
     return columns
+
+
+def _put(columns: dict[Field, Any], field: Field, values: Any) -> None:
+    if field in columns:
+        raise FrameError(f"Two columns hold {field}: leave one of them out. Nothing was written.")
+    columns[field] = values
 
 
 def _of_iterable(table: _Table, rows: Iterator[Any]) -> Iterator[dict[Field, Any]]:
@@ -168,8 +218,10 @@ def _of_iterable(table: _Table, rows: Iterator[Any]) -> Iterator[dict[Field, Any
             expected = "dict" if kind is Mapping else kind.__name__
             raise FrameError(f"A row is {strangers[0]!r}, which is no {expected}. Nothing was written.")
         if kind is Mapping:
-            names = dict.fromkeys(chain.from_iterable(batch))
-            yield {table.field(name): [row.get(name, MISSING) for row in batch] for name in names}
+            columns: dict[Field, Any] = {}
+            for name in dict.fromkeys(chain.from_iterable(batch)):
+                _put(columns, table.field(name), [row.get(name, MISSING) for row in batch])
+            yield columns or {table.fields[0]: [MISSING] * len(batch)}
         else:
             yield {field: [getattr(row, field.attname) for row in batch] for field in table.fields}
 
@@ -184,6 +236,7 @@ class _Loading:
         self._batches = chain([first], others)
         self._progress = progress
         self._given = set(first)
+        self._row = 0
         self._fields = [field for field in table.fields if not is_left_out(field, first.get(field, MISSING))]
         with table.connection.cursor() as cursor:
             cursor.execute(f"SELECT {table.columns(self._fields)} FROM {table.name} LIMIT 0")
@@ -193,27 +246,31 @@ class _Loading:
             }
 
     def copy(self, target: str) -> int:
-        """Write everything to the table that ``target`` names in SQL."""
-        source = _Source(self._csv())
+        """Write everything to the table that ``target`` names in SQL, a COPY for each batch.
+
+        While one runs the connection is taken, and the next batch may have to be read by it.
+        """
         connection = self._table.connection
+        statement = f"COPY {target} ({self._table.columns(self._fields)}) FROM STDIN (FORMAT csv)"
         interrupt.watch(connection)
         with connection.cursor() as cursor:
-            statement = f"COPY {target} ({self._table.columns(self._fields)}) FROM STDIN (FORMAT csv)"
-            try:
-                with connection.wrap_database_errors:
-                    cursor.copy_expert(statement, source, 1 << 16)
-            except BaseException:
-                # What psycopg2 says of a source that fails is not what it failed with.
-                if source.error is not None:
-                    raise source.error from None
-                raise
-            written: int = cursor.rowcount
-        return written
+            for batch in self._batches:
+                source = _Source(self._csv(batch))
+                try:
+                    with self._table.explained(self._row_of), connection.wrap_database_errors:
+                        cursor.copy_expert(statement, source, 1 << 16)
+                except BaseException:
+                    # What psycopg2 says of a source that fails is not what it failed with.
+                    if source.error is not None:
+                        raise source.error from None
+                    raise
+                self._row += _count(batch)
+        return self._row
 
     def merge(self, on_conflict: str, unique_fields: Sequence[str] | None) -> int:
         """Write what is new, and with ``"update"`` overwrite what is not."""
         table = self._table
-        unique = [table.field(name) for name in unique_fields or ()] or [table.pk]
+        unique = table.unique(unique_fields or ())
         missing = [field.attname for field in unique if field not in self._fields]
         if missing and (unique_fields or on_conflict == "update"):
             raise FrameError(
@@ -256,37 +313,44 @@ class _Loading:
             cursor.execute(f"DROP TABLE {waiting}")
         return written
 
-    def _csv(self) -> Iterator[bytes]:
+    def _csv(self, batch: dict[Field, Any]) -> Iterator[bytes]:
         options = pyarrow.csv.WriteOptions(include_header=False)
-        row = 0
-        for batch in self._batches:
-            self._refuse_changed(batch, row)
-            count = len(next(iter(batch.values())))
-            arrays = [
-                converter.convert(batch.get(field, MISSING), count, row)
-                for field, converter in self._converters.items()
-            ]
-            converted = pa.RecordBatch.from_arrays(arrays, [field.column for field in self._fields])
-            for start in range(0, count, ROWS_IN_A_PIECE):
-                piece = converted.slice(start, ROWS_IN_A_PIECE)
-                buffer = BytesIO()
-                pyarrow.csv.write_csv(piece, buffer, options)
-                yield buffer.getvalue()
-                self._progress.rows = row + start + len(piece)
-            row += count
+        self._refuse_changed(batch)
+        count = _count(batch)
+        arrays = [
+            converter.convert(batch.get(field, MISSING), count, self._row)
+            for field, converter in self._converters.items()
+        ]
+        self._sent = pa.RecordBatch.from_arrays(arrays, [field.column for field in self._fields])
+        for start in range(0, count, ROWS_IN_A_PIECE):
+            piece = self._sent.slice(start, ROWS_IN_A_PIECE)
+            buffer = BytesIO()
+            pyarrow.csv.write_csv(piece, buffer, options)
+            yield buffer.getvalue()
+            self._progress.rows = self._row + start + len(piece)
 
-    def _refuse_changed(self, batch: dict[Field, Any], row: int) -> None:
+    def _row_of(self, line: int) -> int:
+        """Return which row the server met in a line, counted from 1, of the batch that was sent last."""
+        texts = [column for column in self._sent.columns if pa.types.is_large_string(column.type)]
+        lines = np.ones(len(self._sent), np.int64)
+        for column in texts:
+            lines += pc.fill_null(pc.count_substring(column, "\n"), 0).to_numpy(zero_copy_only=False)
+        # Only after the first row does the server know how lines end here, and count those within a text.
+        lines[0] = 1 + sum((column[0].as_py() or "").count("\r") for column in texts)
+        return self._row + int(np.searchsorted(np.cumsum(lines), line))
+
+    def _refuse_changed(self, batch: dict[Field, Any]) -> None:
         """Refuse rows that give what rows before them left to the database."""
         for field, values in batch.items():
             if field not in self._converters and not is_left_out(field, values):
                 raise FrameError(
-                    f"From row {row} on the rows have a {field.attname}, and those before have none: "
+                    f"From row {self._row} on the rows have a {field.attname}, and those before have none: "
                     f"load them separately. Nothing was written."
                 )
 
     def continue_numbers(self) -> None:
         """Let the next number of the primary key follow those that were given."""
-        table, pk = self._table, self._table.pk
+        table, pk = self._table, self._table.key[0]
         if not isinstance(pk, models.AutoField) or pk not in self._fields:
             return
         with table.connection.cursor() as cursor:

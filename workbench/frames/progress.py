@@ -46,18 +46,20 @@ class Progress:
         self.total = total
         self.is_done = False
         self._began = 0.0
+        self._is_wanted = False
         self._show: Show | None = None
 
     def __enter__(self) -> Self:
         self._began = time.monotonic()
-        if _is_wanted():
+        self._is_wanted = getattr(settings, "WORKBENCH_PROGRESS", True)
+        if self._is_wanted:
             _shower.add(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if _is_wanted():
+        if self._is_wanted:
             _shower.remove(self)
 
     @property
@@ -78,10 +80,6 @@ class Progress:
             self._show = make_show() or (lambda _: None)
         if self._show is not None:
             self._show(self)
-
-
-def _is_wanted() -> bool:
-    return bool(getattr(settings, "WORKBENCH_PROGRESS", True))
 
 
 class _Shower:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import reduce
 from inspect import getattr_static
@@ -17,18 +18,19 @@ from typing import Any, Union
 
 import pandas as pd
 from django.conf import settings
-from django.core.exceptions import FieldDoesNotExist
-from django.db import DEFAULT_DB_ALIAS, connections, models
+from django.core.exceptions import FieldDoesNotExist, FieldError
+from django.db import DEFAULT_DB_ALIAS, DataError, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.expressions import BaseExpression, ColPairs
 from django.db.models.functions.datetime import TruncBase
 from django.db.models.query import ModelIterable, RawQuerySet
 from django.utils import timezone
-from psycopg2 import extensions
+from psycopg2 import errors, extensions
 
 from workbench.connection import interrupt
 from workbench.frames import binary, types
 from workbench.frames.binary import Reader, Receiver
+from workbench.frames.database import connection_of
 from workbench.frames.errors import FrameError
 from workbench.frames.progress import Progress
 from workbench.frames.types import Column, Type
@@ -36,7 +38,8 @@ from workbench.frames.types import Column, Type
 Source = Union[models.QuerySet[Any, Any], models.Manager[Any], type[models.Model], "RawQuerySet[Any]", str]
 Params = Sequence[Any] | Mapping[str, Any] | None
 
-READS = re.compile(r"(\s|\(|--[^\n]*\n|/\*.*?\*/)*(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
+# Comments and brackets, then the statement. Atomic, for a long comment would be gone through again and again.
+READS = re.compile(r"(?>\s|\(|--[^\n]*\n|/\*.*?\*/)*+(select|with|values|table)\b", re.IGNORECASE | re.DOTALL)
 
 # While one batch is decoded, the server should find room in the socket for the next: Linux gives a Unix
 # socket 208 kB, and a network's some megabytes.
@@ -138,23 +141,12 @@ def _query(source: Any, params: Params, using: str | None) -> _Query:
     )
 
 
-def _connection(alias: str) -> BaseDatabaseWrapper:
-    if alias not in connections:
-        raise FrameError(
-            f"There is no database alias {alias!r}: settings.DATABASES names {', '.join(connections)}."
-        )
-    connection = connections[alias]
-    if connection.vendor != "postgresql":
-        raise FrameError(f"frame reads from Postgres; the alias {alias!r} is {connection.display_name}.")
-    return connection
-
-
 def _of_text(sql: str, params: Params, using: str | None) -> _Query:
     if not READS.match(sql):
         raise FrameError(
             "frame reads what SELECT, WITH, VALUES or TABLE give; use a cursor for other statements."
         )
-    return _Query(_connection(using or DEFAULT_DB_ALIAS), sql.rstrip().rstrip(";"), params)
+    return _Query(connection_of(using or DEFAULT_DB_ALIAS), sql.rstrip().rstrip(";"), params)
 
 
 def _of_raw(queryset: RawQuerySet[Any]) -> _Query:
@@ -175,8 +167,10 @@ def _of_raw(queryset: RawQuerySet[Any]) -> _Query:
 
 
 def _of_queryset(queryset: models.QuerySet[Any, Any]) -> _Query:
-    connection = _connection(queryset.db)
+    connection = connection_of(queryset.db)
     query = queryset.all().query
+    query.annotations = {name: _typed(expression) for name, expression in query.annotations.items()}
+    query.set_annotation_mask(query.annotation_select_mask)
     # Where a filter can match nothing, there is still a query to ask for the types.
     compiler = query.get_compiler(queryset.db, elide_empty=False)
     sql, params = compiler.as_sql()
@@ -198,6 +192,16 @@ def _of_queryset(queryset: models.QuerySet[Any, Any]) -> _Query:
     return _Query(connection, sql, params, names, expressions)
 
 
+def _typed(expression: Any) -> Any:
+    """Return the expression with an output_field, for Django sends none whose type it cannot tell."""
+    try:
+        expression.output_field  # noqa: B018
+    except FieldError:
+        expression = copy(expression)
+        expression.output_field = models.Field()
+    return expression
+
+
 def _model_names(compiler: Any, selected: list[Any]) -> list[str]:
     names = [""] * len(selected)
     for name, position in compiler.annotation_col_map.items():
@@ -205,7 +209,8 @@ def _model_names(compiler: Any, selected: list[Any]) -> list[str]:
 
     def walk(model: dict[str, Any], prefix: str) -> None:
         for position in model["select_fields"]:
-            names[position] = prefix + selected[position].target.attname
+            # A child of a parent that is selected too has the parent's columns for its own.
+            names[position] = names[position] or prefix + selected[position].target.attname
         for related in model.get("related_klass_infos", ()):
             field = related["field"]
             step = field.related_query_name() if related["reverse"] else field.name
@@ -235,6 +240,8 @@ class _Reading:
                 _type(column, expression, self._connection, cursor.cursor)
                 for column, expression in zip(described, expressions, strict=False)
             ]
+        if not names:
+            raise FrameError("The query has no columns.")
         _refuse_twins(names)
         self._index = _checked_index(index, names)
         self._columns = [Column(name, type_) for name, type_ in zip(names, types_, strict=True)]
@@ -255,19 +262,35 @@ class _Reading:
 
         interrupt.watch(self._connection)
         receiver = Receiver(take, _batch_bytes(self._connection))
-        with self._connection.wrap_database_errors, self._connection.cursor() as cursor:
+        with self._kept_transaction(), self._connection.cursor() as cursor:
             try:
-                cursor.copy_expert(f"COPY ({self._sql}\n) TO STDOUT (FORMAT binary)", receiver)
+                with self._connection.wrap_database_errors:
+                    cursor.copy_expert(f"COPY ({self._sql}\n) TO STDOUT (FORMAT binary)", receiver)
+            except DataError as error:
+                if isinstance(error.__cause__, errors.NumericValueOutOfRange):
+                    raise FrameError(
+                        f"A number is too large for its column: {error.__cause__.diag.message_primary}."
+                    ) from error
+                raise
             except BaseException:
                 # Else the next statement would wait until the server has sent the rest.
                 interrupt.cancel(self._connection)
                 raise
         receiver.finish()
 
+    def _kept_transaction(self) -> AbstractContextManager[None]:
+        """Return what lets an open transaction go on after a reading that failed or was interrupted."""
+        if not self._connection.in_atomic_block:
+            return nullcontext()
+        return transaction.atomic(using=self._connection.alias)
+
     def chunks(self, size: int) -> Iterator[pd.DataFrame]:
         reader = Reader(self._wires, binary.RECORD)
         interrupt.watch(self._connection)
-        with self._connection.chunked_cursor() as cursor, Progress() as progress:
+        # Through a pooler a cursor of the server's is lost: there the rows are read at once.
+        is_pooled = self._connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
+        new_cursor = self._connection.cursor if is_pooled else self._connection.chunked_cursor
+        with new_cursor() as cursor, Progress() as progress:
             cursor.execute(f"SELECT pg_catalog.record_send(q) FROM ({self._sql}\n) AS q")
             is_first, left, batch = True, size, binary.FIRST_BATCH
             while rows := [bytes(row) for (row,) in cursor.fetchmany(min(left, batch))]:
@@ -354,7 +377,7 @@ def _type(column: Any, expression: Any, connection: BaseDatabaseWrapper, cursor:
 def _caster(connection: BaseDatabaseWrapper, oid: int, cursor: Any) -> Callable[[str | None], Any] | None:
     """Return what psycopg2 makes of a text of this type; None where that is the text."""
     caster = connection.connection.string_types.get(oid) or extensions.string_types.get(oid)
-    if caster is None or caster is extensions.UNICODE:
+    if caster is None or caster.name in ("STRING", "UNICODE"):
         return None
     return lambda text: caster(text, cursor)
 

@@ -112,7 +112,7 @@ def objects(make: Callable[[str | None], Any], send: str = TEXT) -> Type:
     def decode(field: Varying) -> list[Any]:
         return list(map(make, _strings(field)))
 
-    return Type(send, None, decode, None, _object_array)
+    return Type(send, None, decode, None, _object_series)
 
 
 def _plain(field: Fixed) -> npt.NDArray[Any]:
@@ -272,8 +272,9 @@ def _timedeltas(chunks: pa.ChunkedArray) -> Any:
     return pd.TimedeltaIndex(chunks.to_numpy(), copy=False).array
 
 
-def _object_array(values: Sequence[Any]) -> npt.NDArray[np.object_]:
-    return np.fromiter(values, np.object_, len(values))
+def _object_series(values: Sequence[Any]) -> Any:
+    # A bare array of objects would be looked through for texts and dates, and then be of their type.
+    return pd.Series(np.fromiter(values, np.object_, len(values)), dtype=object, copy=False)
 
 
 def _number(wire: str, arrow: pa.DataType) -> Type:
@@ -286,7 +287,7 @@ def _timestamp(tz: str | None) -> Type:
 
 
 def _range(cls: type, wire: str, decode: Callable[[Fixed], npt.NDArray[Any]]) -> Type:
-    return Type(ITSELF, None, partial(_ranges, cls=cls, wire=wire, decode=decode), None, _object_array)
+    return Type(ITSELF, None, partial(_ranges, cls=cls, wire=wire, decode=decode), None, _object_series)
 
 
 def _text(send: str) -> Type:
@@ -322,12 +323,12 @@ TYPES: Final[dict[int, Type]] = {
     TIMESTAMP: _timestamp(None),
     TIMESTAMPTZ: _timestamp("UTC"),
     INTERVAL: Type(ITSELF, ">i8,>i4,>i4", _intervals, pa.duration("us"), _timedeltas),
-    UUID_: Type(ITSELF, ">u8,>u8", _uuids, None, _object_array),
+    UUID_: Type(ITSELF, ">u8,>u8", _uuids, None, _object_series),
     INT4RANGE: _range(NumericRange, ">i4", _plain),
     INT8RANGE: _range(NumericRange, ">i8", _plain),
     DATERANGE: _range(DateRange, ">i4", _range_dates),
-    JSON: Type(ITSELF, None, partial(_jsons, skipped=0), None, _object_array),
-    JSONB: Type(ITSELF, None, partial(_jsons, skipped=1), None, _object_array),  # its version comes first
+    JSON: Type(ITSELF, None, partial(_jsons, skipped=0), None, _object_series),
+    JSONB: Type(ITSELF, None, partial(_jsons, skipped=1), None, _object_series),  # its version comes first
 }
 
 
