@@ -58,8 +58,9 @@ class Server:
     port: int
 
     def url(self, transport: str) -> str:
-        host = self.folder if transport == "socket" else "127.0.0.1"
-        return f"postgresql://postgres@/{DATABASE}?host={host}&port={self.port}"
+        if transport == "socket":
+            return f"postgresql://postgres@/{DATABASE}?host={self.folder}&port={self.port}"
+        return f"postgresql://postgres@127.0.0.1:{self.port}/{DATABASE}"
 
     def psql(self, *commands: str) -> list[str]:
         """Return the command that runs these with the psql that came with the server, by TCP."""
@@ -96,7 +97,7 @@ def _run(owner: Owner, *command: object) -> None:
 
 
 def _fill(found: Server, authors: int, books: int, every: int) -> None:
-    _execute(found.url("tcp").replace(f"/{DATABASE}?", "/postgres?"), f"CREATE DATABASE {DATABASE}")
+    _execute(found.url("tcp").removesuffix(DATABASE) + "postgres", f"CREATE DATABASE {DATABASE}")
     variables = environment({"DATABASE_URL": found.url("tcp"), "WORKBENCH_ENV_FILE": os.devnull})
     for command in (["migrate", "-v", "0"], ["populate", "--authors", str(authors), "--books", str(books)]):
         subprocess.run([sys.executable, "manage.py", *command], cwd=PROJECT, env=variables, check=True)

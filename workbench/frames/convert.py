@@ -76,12 +76,9 @@ class Converter:
         return [self._default()] * count
 
     def _default(self) -> Any:
-        if self._is_stamp():
+        if is_stamp(self._field):
             return self._field.pre_save(self._field.model(), True)
         return self._field.get_default()
-
-    def _is_stamp(self) -> bool:
-        return bool(getattr(self._field, "auto_now", False) or getattr(self._field, "auto_now_add", False))
 
     def _cast(self, series: pd.Series[Any]) -> pa.Array | None:
         """Return the values as Arrow casts them; None where it cannot, or Django would do otherwise."""
@@ -90,7 +87,7 @@ class Converter:
             array = array.combine_chunks()
         if pa.types.is_dictionary(array.type):
             array = array.dictionary_decode()
-        if array.null_count and self._is_stamp():
+        if array.null_count and is_stamp(self._field):
             return None
         kind, target = array.type, self._target
         try:
@@ -111,10 +108,10 @@ class Converter:
 
     def _texts(self, values: Iterable[Any], first: int) -> pa.Array:
         prepare, connection = self._field.get_db_prep_save, self._connection
-        is_stamp = self._is_stamp()
+        takes_time = is_stamp(self._field)
         texts: list[str | None] = []
         for row, value in enumerate(values, first):
-            if value is MISSING or (value is None and is_stamp):
+            if value is MISSING or (value is None and takes_time):
                 value = self._default()
             elif isinstance(value, models.Model):
                 value = getattr(value, self._target_field.attname)
@@ -166,6 +163,11 @@ class Converter:
         return FrameError(
             f"Row {row}, column {self._field.attname!r}: {said.rstrip('.')}. Nothing was written."
         )
+
+
+def is_stamp(field: Field) -> bool:
+    """Tell whether the field takes the time by itself."""
+    return bool(getattr(field, "auto_now", False) or getattr(field, "auto_now_add", False))
 
 
 def is_left_out(field: Field, values: Sequence[Any] | Missing | pd.Series[Any]) -> bool:

@@ -21,7 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
 from workbench.connection import interrupt
-from workbench.frames.convert import MISSING, Converter, Field, is_left_out
+from workbench.frames.convert import MISSING, Converter, Field, is_left_out, is_stamp
 from workbench.frames.database import connection_of
 from workbench.frames.errors import FrameError
 from workbench.frames.indexes import set_aside
@@ -173,6 +173,11 @@ class _Table:
         return next((field.attname for field in self.fields if field.column == column), column)
 
 
+SEQUENCE: Final = """
+SELECT name FROM pg_get_serial_sequence(%s, %s) AS name
+WHERE has_sequence_privilege(name, 'UPDATE') AND has_sequence_privilege(name, 'SELECT')
+"""
+
 # What is checked at the commit, by its name with its schema.
 DEFERRED: Final = """
 SELECT format('%%I.%%I', nspname, conname)
@@ -235,7 +240,12 @@ class _Loading:
         self._table = table
         self._batches = chain([first], others)
         self._progress = progress
-        self._given = set(first)
+        # An instance that was never saved has no time yet, which is no reason to overwrite one.
+        self._given = {
+            field
+            for field, values in first.items()
+            if not (is_stamp(field) and all(v is None for v in values))
+        }
         self._row = 0
         self._fields = [field for field in table.fields if not is_left_out(field, first.get(field, MISSING))]
         with table.connection.cursor() as cursor:
@@ -282,8 +292,13 @@ class _Loading:
         if unique_fields:
             conflict = f"({table.columns(unique)}) DO NOTHING"
         if on_conflict == "update":
-            changed = [field for field in self._fields if field in self._given and field not in unique]
-            changed = changed or unique
+            is_changed = {
+                *self._given,
+                *(field for field in self._fields if getattr(field, "auto_now", False)),
+            }
+            changed = [
+                field for field in self._fields if field in is_changed and field not in unique
+            ] or unique
             sets = ", ".join(f"{name} = EXCLUDED.{name}" for name in map(table.column, changed))
             conflict = f"({table.columns(unique)}) DO UPDATE SET {sets}"
         waiting = f"pg_temp.load_{uuid.uuid4().hex}"
@@ -354,8 +369,8 @@ class _Loading:
         if not isinstance(pk, models.AutoField) or pk not in self._fields:
             return
         with table.connection.cursor() as cursor:
-            cursor.execute("SELECT pg_get_serial_sequence(%s, %s)", [table.name, pk.column])
-            if sequence := cursor.fetchone()[0]:
+            cursor.execute(SEQUENCE, [table.name, pk.column])
+            for (sequence,) in cursor.fetchall():
                 cursor.execute(
                     f"SELECT setval(%s, last) "
                     f"FROM (SELECT max({table.column(pk)}) AS last FROM {table.name}) AS given, {sequence} "
