@@ -196,7 +196,7 @@ def growth(figures: dict[str, Figures]) -> list[str]:
     """Say what a row costs at each size, and what chunks hold at each."""
     lines = []
     for key, methods in figures.items():
-        found = methods["frame"]
+        found = methods.get("frame", [])
         if key.startswith("grow-"):
             nanoseconds = median(1e9 * one["seconds"] / one["rows"] for one in found)
             lines.append(f"{found[0]['rows']:>12,.0f} rows: {nanoseconds:.0f} ns a row")
@@ -217,7 +217,7 @@ def picture(figures: dict[str, Figures], path: Path) -> None:
         for work in WORKS
         if work.key in ("books (tcp)", "joined (tcp)", "every (tcp)", "load-filled (tcp)")
     ]
-    chart, axes = plt.subplots(1, len(shown), figsize=(14, 3.6), layout="constrained")
+    chart, axes = plt.subplots(1, len(shown), figsize=(14, 3.8), layout="constrained")
     for work, axis in zip(shown, axes, strict=True):
         own = work.methods[0]
         times = {method: median(ratio(method, own)(figures[work.key])) for method in figures[work.key]}
@@ -226,7 +226,7 @@ def picture(figures: dict[str, Figures], path: Path) -> None:
         colors = ["#1f6feb" if method == own else "#8b949e" for method in times]
         bars = axis.barh([names.get(method, method) for method in times], list(times.values()), color=colors)
         axis.bar_label(bars, fmt="%.1f x", padding=3)
-        axis.set_title(work.title, fontsize=10)
+        axis.set_title(work.title.replace(", ", ",\n", 1), fontsize=10, loc="left")
         axis.set_xlim(0, max(times.values()) * 1.2)
         axis.spines[["top", "right", "bottom"]].set_visible(False)
         axis.xaxis.set_visible(False)

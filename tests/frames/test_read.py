@@ -54,6 +54,8 @@ from django.db.models.functions import (
     TruncMonth,
     TruncTime,
 )
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tests.frames.conftest import Alias, session
 from tests.frames.models import Everything, Grade, Item, Pair, ProxyItem, Shelf, ShoutField, Special
@@ -236,6 +238,50 @@ def test_any_queryset_is_as_django_has_it(make: Make) -> None:
     assert rows(read) == exactly(django(make(), list(read.columns)))
     chunks = list(frame.chunks(queryset, rows=2))
     assert [row for chunk in chunks for row in rows(chunk)] == rows(read)
+
+
+ANNOTATIONS: dict[str, Any] = {
+    "n": F("count") + 1,
+    "half": F("weight") / 2,
+    "long": Length("title"),
+    "loud": Loud("state"),
+    "month": TruncMonth("added"),
+    "year": ExtractYear("changed"),
+    "siblings": Count("shelf__item"),
+    "mean": Avg("shelf__item__price"),
+    "text": Cast("price", models.TextField()),
+}
+COLUMNS = [field.attname for field in Item._meta.concrete_fields] + ["pk", "shelf__name", "special__extra"]
+FILTERS = [
+    Q(count__gt=1),
+    Q(title__contains="%"),
+    Q(shelf__name="full") | Q(price=None),
+    Q(added__year__gt=2000),
+    ~Q(state__in=["new", "gone"]),
+    Q(pk__in=[]),
+]
+LIMITS = st.none() | st.integers(0, 5)
+
+
+@pytest.mark.django_db
+@pytest.mark.usefixtures("library")
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    columns=st.lists(st.sampled_from(COLUMNS), min_size=1, unique=True),
+    made=st.lists(st.sampled_from(sorted(ANNOTATIONS)), unique=True),
+    filters=st.lists(st.sampled_from(FILTERS), max_size=2),
+    start=LIMITS,
+    length=LIMITS,
+)
+def test_a_queryset_put_together_at_random_is_as_django_has_it(
+    columns: list[str], made: list[str], filters: list[Q], start: int | None, length: int | None
+) -> None:
+    queryset = items.annotate(**{name: ANNOTATIONS[name] for name in made}).filter(*filters)
+    queryset = queryset.values_list(*columns, *made)
+    queryset = queryset[start : None if length is None else (start or 0) + length]
+    read = frame(queryset)
+    assert list(read.columns) == [*columns, *made]
+    assert rows(read) == exactly(queryset.all())
 
 
 @pytest.mark.django_db
