@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -16,6 +15,8 @@ from typing import Any
 import pytest
 
 from tests.throwaway import PROJECT, environment
+
+pty = pytest.importorskip("pty", reason="Windows has no such terminals")
 
 # A shell may have its children ignore SIGINT.
 BEGIN = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ def kernel() -> Iterator[Kernel]:
         yield running
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a query is not interrupted there")
 @pytest.mark.parametrize(("name", "cell"), INTERRUPTED.items(), ids=INTERRUPTED)
 def test_control_c_ends_it_at_once_and_the_next_cell_works(kernel: Kernel, name: str, cell: str) -> None:
     if "lock" in name:
@@ -56,6 +58,7 @@ def test_control_c_ends_it_at_once_and_the_next_cell_works(kernel: Kernel, name:
     assert kernel.run("len(frame('SELECT 1 AS n')), connection.in_atomic_block").result == "(1, False)"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a query is not interrupted there")
 def test_an_interrupted_frame_is_one_line(kernel: Kernel) -> None:
     for cell in ("frame('SELECT pg_sleep(20)')", f"frame({ENDLESS!r})"):
         outcome = kernel.run(cell, interrupt_after=0.7, timeout=15)

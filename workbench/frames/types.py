@@ -54,7 +54,6 @@ from workbench.frames.errors import FrameError
 
 Field = Fixed | Varying
 Ints = npt.NDArray[Any]
-Int64s = npt.NDArray[np.int64]
 
 # The one that numpy has too, so that each takes what the other gave back.
 POOL: Final = pa.system_memory_pool()
