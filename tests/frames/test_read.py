@@ -647,3 +647,38 @@ def test_a_uuid_is_as_good_as_one_that_uuid_made() -> None:
     made = UUID(int=0x8000_0000_0000_000F)
     assert (read, hash(read), str(read), read.is_safe) == (made, hash(made), str(made), made.is_safe)
     assert pickle.loads(pickle.dumps(read)) == copy.deepcopy(read) == made
+
+
+MIXED = """
+SELECT i AS id, 'n' || i % 3 AS name, nullif(i % 4, 0) AS x, i / 3.0::float8 AS y,
+    (i / 4.0)::numeric(8, 2) AS p, date '2024-01-01' + i AS d,
+    timestamptz '2024-01-01 UTC' + i * interval '1 h' AS t,
+    jsonb_build_object('a', i) AS j, md5(i::text)::uuid AS u
+FROM generate_series(1, 20) AS i
+"""
+CSV = pd.DataFrame({"id": [1, 2], "name": ["n1", "n2"], "z": [5, 6]})
+
+# What comes after frame: each on the types that it gives.
+NEXT: dict[str, tuple[Callable[[pd.DataFrame], Any], Any]] = {
+    "merge by number": (lambda f: f.merge(CSV[["id", "z"]], on="id")["z"].tolist(), [5, 6]),
+    "merge by text": (lambda f: len(f.merge(CSV[["name", "z"]], on="name")), 14),
+    "merge by uuid": (lambda f: len(f.merge(f, on="u")), 20),
+    "filter": (lambda f: f[(f["x"] > 2) & (f["name"] == "n1")]["id"].tolist(), [7, 19]),
+    "query": (lambda f: f.query("x > 2 and name == 'n1'")["id"].tolist(), [7, 19]),
+    "group": (lambda f: f.groupby("name")["p"].sum()["n0"], Decimal("15.75")),
+    "count missing ones": (lambda f: int(f["x"].isna().sum()), 5),
+    "resample": (lambda f: f.set_index("t").resample("1D")["id"].count().tolist(), [20]),
+    "part of a date": (lambda f: f["d"].dt.day.tolist()[:2], [2, 3]),
+    "part of a JSON": (lambda f: f["j"].str.get("a").tolist()[:2], [1, 2]),
+    "pivot": (lambda f: f.pivot_table(index="name", values="y", aggfunc="count")["y"].tolist(), [6, 7, 7]),
+    "cut": (lambda f: pd.cut(f["id"], 2).value_counts().tolist(), [10, 10]),
+    "concat": (lambda f: len(pd.concat([f, f])), 40),
+    "numpy": (lambda f: f["id"].to_numpy().sum(), 210),
+    "describe": (lambda f: f.describe().loc["max", "id"], 20),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("work", "result"), NEXT.values(), ids=NEXT)
+def test_an_analyst_goes_on_with_a_frame(work: Callable[[pd.DataFrame], Any], result: Any) -> None:
+    assert work(frame(MIXED)) == result
