@@ -18,13 +18,9 @@ Tanaka Torres Usman Vargas Weber Yilmaz Zhang
 TOPICS = ["birds", "exile", "families", "machines", "mountains", "music", "old maps", "the sea", "the war"]
 # The first are the most frequent.
 COUNTRIES = (
-    """
-United States,United Kingdom,France,Germany,Japan,India,Brazil,Nigeria,Spain,Italy,Russia,China,Turkey,Mexico
-South Korea,Sweden,Poland,Egypt,Argentina,Kenya,Norway,Ghana,Iceland
-""".strip()
-    .replace("\n", ",")
-    .split(",")
-)
+    "United States,United Kingdom,France,Germany,Japan,India,Brazil,Nigeria,Spain,Italy,Russia,China,Turkey,"
+    "Mexico,South Korea,Sweden,Poland,Egypt,Argentina,Kenya,Norway,Ghana,Iceland"
+).split(",")
 ADJECTIVES = """
 Burning Distant Empty Endless Forgotten Golden Hidden Last Lost Quiet Red Silent Slow Stolen
 """.split()

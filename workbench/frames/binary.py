@@ -80,7 +80,7 @@ class Reader:
         return np.dtype({"names": names, "formats": formats, "offsets": offsets, "itemsize": size})
 
     def fields(self, rows: list[bytes]) -> Iterator[tuple[int, Fixed | Varying]]:
-        """Yield each column's number and what ``rows`` hold of it, in order."""
+        """Yield each column's number and what ``rows``, which are used up, hold of it, in order."""
         rows.append(self._padding)
         # Arrow is the quickest to join them and to know their lengths.
         _, offsets, data = pa.array(rows, pa.large_binary()).buffers()

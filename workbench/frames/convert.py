@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
-from functools import singledispatch
+from functools import cached_property, singledispatch
 from typing import Any, Final, TypeAlias
 from uuid import UUID
 
@@ -54,31 +54,31 @@ class Converter:
 
     def convert(self, values: pd.Series[Any] | Sequence[Any] | Missing, count: int, first: int) -> pa.Array:
         """Return ``count`` values, beginning with row ``first``. Raises FrameError for one that is wrong."""
-        array = None
         if isinstance(values, Missing):
-            values = self._defaults(count)
+            array = self._defaults(count, first)
         elif isinstance(values, pd.Series):
-            if self._is_plain and values.dtype != object:
-                array = self._cast(values)
+            array = self._cast(values) if self._is_plain and values.dtype != object else None
             if array is None:
-                values = [
-                    None if is_null else value for value, is_null in zip(values, values.isna(), strict=True)
-                ]
-        if array is None:
+                is_null = values.isna()
+                array = self._texts((None if n else v for v, n in zip(values, is_null, strict=True)), first)
+        else:
             array = self._texts(values, first)
         self._check(array, first)
         return array
 
-    def _defaults(self, count: int) -> Sequence[Any]:
+    def _defaults(self, count: int, first: int) -> pa.Array:
         """Return what the field is without a value, as ``save`` would have it."""
         if callable(self._field.default):
-            return [self._field.get_default() for _ in range(count)]
-        return [self._default()] * count
+            return self._texts([self._field.get_default() for _ in range(count)], first)
+        return pa.repeat(self._texts([self._default()], first)[0], count)
 
     def _default(self) -> Any:
-        if is_stamp(self._field):
-            return self._field.pre_save(self._field.model(), True)
-        return self._field.get_default()
+        return self._now if is_stamp(self._field) else self._field.get_default()
+
+    @cached_property
+    def _now(self) -> Any:
+        """The time of this loading, as the field would take it."""
+        return self._field.pre_save(self._field.model(), True)
 
     def _cast(self, series: pd.Series[Any]) -> pa.Array | None:
         """Return the values as Arrow casts them; None where it cannot, or Django would do otherwise."""

@@ -79,14 +79,10 @@ def load(
         if first is None:
             return 0
         loading = _Loading(table, first, batches, progress)
-        if on_conflict:
-            written = loading.merge(on_conflict, unique_fields)
+        is_for_all = is_alone and not on_conflict and _count(first) >= ROWS_IN_A_BATCH
+        with set_aside(connection, table.name) if is_for_all else nullcontext():
+            written = loading.merge(on_conflict, unique_fields) if on_conflict else loading.copy(table.name)
             table.check_references()
-        else:
-            is_long = _count(first) >= ROWS_IN_A_BATCH
-            with set_aside(connection, table.name) if is_alone and is_long else nullcontext():
-                written = loading.copy(table.name)
-                table.check_references()
         loading.continue_numbers()
     return written
 
