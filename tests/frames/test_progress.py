@@ -120,3 +120,25 @@ def test_control_c_ends_a_query_of_a_plain_process(call: str) -> None:
     seconds, active = map(json.loads, out.split())
     assert seconds < 2
     assert active == 0
+
+
+def test_control_c_is_never_lost_whenever_it_comes() -> None:
+    code = f"""{BEGIN}
+import itertools, os, random, threading
+from catalog.models import Author
+from django.core.management import call_command
+from workbench.frames import load
+call_command("migrate", verbosity=0)
+random.seed(1)
+for _ in range(30):
+    seconds = random.uniform(0.02, 0.25)
+    threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGINT]).start()
+    try:
+        load(Author, ({{"name": str(n)}} for n in itertools.count()))
+    except BaseException as error:
+        print(type(error).__name__)
+print(Author.objects.filter(name="0").count())
+"""
+    process = start(code, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    said, _ = process.communicate(timeout=60)
+    assert said.split() == ["KeyboardInterrupt"] * 30 + ["0"]

@@ -11,9 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from weakref import WeakSet
 
-import psycopg2
+import psycopg2.errors
+from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
 
@@ -30,6 +33,7 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, instead_of_others: b
     Does nothing outside the main thread, on Windows, whose event loops need the wakeup descriptor, and where
     somebody else has it, unless ``instead_of_others``.
     """
+    cancelled.clear()
     if connection is not None:
         watched.add(connection)
     if os.name == "nt" or threading.current_thread() is not threading.main_thread():
@@ -42,6 +46,17 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, instead_of_others: b
     other = signal.set_wakeup_fd(_writing, warn_on_full_buffer=False)
     if other not in (-1, _writing) and not instead_of_others:
         signal.set_wakeup_fd(other)
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Raise the KeyboardInterrupt that psycopg2 loses if it comes while it makes an error of the answer."""
+    try:
+        yield
+    except OperationalError as error:
+        if cancelled.is_set() and isinstance(error.__cause__, psycopg2.errors.QueryCanceled):
+            raise KeyboardInterrupt from error
+        raise
 
 
 def cancel(connection: BaseDatabaseWrapper) -> bool:
@@ -60,6 +75,7 @@ def _listen(reading: int) -> None:
     while number := os.read(reading, 1):
         if number[0] != signal.SIGINT:
             continue
-        for connection in list(watched):
-            if cancel(connection):
-                cancelled.set()
+        # Before the server is asked: its answer may be there before ours.
+        cancelled.set()
+        if not sum(map(cancel, list(watched))):
+            cancelled.clear()

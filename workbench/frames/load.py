@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from io import BytesIO
 from itertools import chain, islice
@@ -263,7 +263,11 @@ class _Loading:
             for batch in self._batches:
                 source = _Source(self._csv(batch))
                 try:
-                    with self._table.explained(self._row_of), connection.wrap_database_errors:
+                    with (
+                        self._table.explained(self._row_of),
+                        interrupt.kept(),
+                        connection.wrap_database_errors,
+                    ):
                         cursor.copy_expert(statement, source, 1 << 16)
                 except BaseException:
                     # What psycopg2 says of a source that fails is not what it failed with.
@@ -376,20 +380,27 @@ class _Loading:
 
 
 class _Source:
-    """The file that ``copy_expert`` reads from. Remembers the error that ended it."""
+    """The file that ``copy_expert`` reads from. Remembers the error that ended it.
+
+    A generator, because a KeyboardInterrupt may come as soon as Python runs again, and within it that is
+    inside the try; in a method it would be before it, and psycopg2 would lose it.
+    """
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._piece = BytesIO()
         self.error: BaseException | None = None
+        reads = self._reads(pieces)
+        next(reads)
+        self.read = reads.send
 
-    def read(self, size: int) -> bytes:
+    def _reads(self, pieces: Iterator[bytes]) -> Generator[bytes, int]:
         try:
-            while not (read := self._piece.read(size)):
-                if (piece := next(self._pieces, None)) is None:
-                    return b""
-                self._piece = BytesIO(piece)
+            size = yield b""
+            for piece in pieces:
+                file = BytesIO(piece)
+                while read := file.read(size):
+                    size = yield read
+            while True:
+                yield b""
         except BaseException as error:
             self.error = error
             raise
-        return read

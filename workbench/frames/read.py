@@ -136,7 +136,7 @@ class _Reading:
         receiver = Receiver(take, _batch_bytes(self._connection))
         with self._kept_transaction(), self._connection.cursor() as cursor:
             try:
-                with self._connection.wrap_database_errors:
+                with interrupt.kept(), self._connection.wrap_database_errors:
                     cursor.copy_expert(f"COPY ({self._sql}\n) TO STDOUT (FORMAT binary)", receiver)
             except DataError as error:
                 if isinstance(error.__cause__, errors.NumericValueOutOfRange):

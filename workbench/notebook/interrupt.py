@@ -20,7 +20,6 @@ def register(shell: InteractiveShell) -> None:
         shell._showtraceback(kind, error, lines)
 
     def begin(*_: object) -> None:
-        interrupt.cancelled.clear()
         # The last cell may have taken the wakeup descriptor for itself, as an event loop does.
         interrupt.watch(instead_of_others=True)
 
