@@ -113,4 +113,5 @@ SHELL_PLUS_IMPORTS = [
     "from django.db import connection",
     "from workbench.connection import where",
     "from workbench.frames import frame, load",
+    "from workbench.schema import diagram, models_at, snapshot, states, timeline",
 ]

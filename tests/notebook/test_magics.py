@@ -55,7 +55,10 @@ def test_a_mistake_is_one_line_without_a_traceback(kernel: Kernel, line: str, sa
 def test_an_error_of_the_database_is_one_line(kernel: Kernel) -> None:
     kernel.run("%manage migrate sessions zero -v 0")
     (shown,) = kernel.run("%manage clearsessions").error
-    assert shown == 'ProgrammingError: relation "django_session" does not exist'
+    assert shown == (
+        'relation "django_session" does not exist: no migration of sessions is applied. '
+        "%manage migrate sessions makes its tables."
+    )
     kernel.run("%manage migrate -v 0")
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from django.db import OperationalError
 
+from workbench.errors import OneSentence
+
 ATTEMPTS = 5
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 4.0
@@ -100,11 +102,8 @@ REMEDIES = (
 )
 
 
-class ConnectionFailed(OperationalError):
-    """The database could not be reached: one sentence, shown without a traceback in a notebook."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
+class ConnectionFailed(OneSentence, OperationalError):
+    """The database could not be reached: one sentence, with what to do."""
 
 
 def explain(error: Exception, params: dict[str, Any]) -> ConnectionFailed:

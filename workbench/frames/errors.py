@@ -1,8 +1,7 @@
 from __future__ import annotations
 
+from workbench.errors import OneSentence
 
-class FrameError(Exception):
+
+class FrameError(OneSentence):
     """What cannot be read into a DataFrame, or written from one: one sentence, with what to do."""
-
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from django.conf import settings
 from IPython.display import DisplayHandle
 
 from workbench.frames import progress
@@ -9,6 +12,11 @@ from workbench.frames import progress
 
 def register() -> None:
     progress.make_show = _in_cell
+
+
+def short(path: Path) -> str:
+    """Return the path as seen from the project."""
+    return str(path.relative_to(settings.BASE_DIR) if path.is_relative_to(settings.BASE_DIR) else path)
 
 
 def _in_cell() -> progress.Show:

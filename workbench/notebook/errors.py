@@ -1,8 +1,7 @@
 from __future__ import annotations
 
+from workbench.errors import OneSentence
 
-class CellError(Exception):
-    """A cell's failure that one sentence explains: IPython shows it without a traceback."""
 
-    def _render_traceback_(self) -> list[str]:
-        return [str(self)]
+class CellError(OneSentence):
+    """A cell's failure that one sentence explains."""

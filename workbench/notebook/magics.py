@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import os
 import shlex
 import sys
+from typing import NoReturn
 
+from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DatabaseError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError
 from IPython.core.error import StdinNotImplementedError
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic import Magics, line_magic, magics_class
+from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.display import display
 
-from workbench.connection import ConnectionFailed
+from workbench.connection import where
+from workbench.errors import OneSentence
+from workbench.notebook.display import short
 from workbench.notebook.errors import CellError
+from workbench.schema import evolve, evolved, snapshot
+from workbench.schema.evolve import Answers, Evolution, keep, write
 
 # They ask, serve until they are stopped, or, like testserver, leave the connection at another database.
 NEED_A_TERMINAL = {
@@ -37,6 +45,8 @@ def register(shell: InteractiveShell) -> None:
 
 @magics_class
 class WorkbenchMagics(Magics):
+    _last: Evolution | None = None
+
     @line_magic
     def manage(self, line: str) -> None:
         """Run a management command in this kernel.
@@ -47,10 +57,7 @@ class WorkbenchMagics(Magics):
             %manage sqlmigrate catalog 0002
             %manage help
         """
-        try:
-            words = shlex.split(line, posix=os.name != "nt")
-        except ValueError as error:
-            raise CellError(f"This line cannot be read: {error}. Close its quotes.") from None
+        words = _words(line)
         name, *arguments = words or ["help"]
         if name in ("help", "-h", "--help"):
             name, arguments = (arguments[0], ["--help"]) if arguments else ("", [])
@@ -58,6 +65,144 @@ class WorkbenchMagics(Magics):
             print("\n".join(sorted(get_commands().keys() - NEED_A_TERMINAL)))
             return
         _run(_command(name), name, arguments)
+
+    @cell_magic
+    def evolve(self, line: str, cell: str) -> None:
+        """Show the migration that makemigrations would write if this cell stood in the app's models.py.
+
+        Example::
+
+            %%evolve catalog
+            class Author(models.Model):
+                name = models.CharField(max_length=100)
+
+        Nothing changes, unless you add --apply, which migrates this database, or --write, which puts the file
+        into the app's migrations. Instead of classes, functions forwards(apps, schema_editor) and backwards
+        make a data migration.
+        """
+        shell = self.shell
+        assert shell is not None
+        asked = _evolve_parser().parse_args(_words(line))
+        if asked.go_on and self._last is None:
+            raise CellError("There is no evolve to go on from: run one before, or leave --continue out.")
+        answers = Answers(
+            renames=_pairs(asked.rename, "--rename"),
+            defaults=_pairs(asked.default, "--default"),
+            backfilled=asked.backfilled,
+            removed=asked.remove,
+            no_renames=asked.no_renames,
+        )
+        evolution = evolve(
+            asked.app_label,
+            cell,
+            answers=answers,
+            name=asked.name,
+            start=self._last if asked.go_on else asked.start,
+            namespace=shell.user_ns,
+            using=asked.database,
+        )
+        display(evolution)
+        if asked.write:
+            self._write(evolution, asked.database)
+        if asked.apply:
+            self._apply(evolution, asked.database, asked.yes)
+        if evolution and not asked.write and not asked.apply:
+            print("Nothing has changed: --apply migrates this database with it, --write keeps it as a file.")
+        self._last = None if asked.apply else evolution
+
+    def _write(self, evolution: Evolution, using: str) -> None:
+        files = write(evolution, using=using)
+        for path in files:
+            print(f"Wrote {short(path)}.")
+        if files:
+            print(f"Put the classes into the models.py of {evolution.app_label} too, and restart the kernel.")
+        else:
+            print("The files are there already.")
+
+    def _apply(self, evolution: Evolution, using: str, is_settled: bool) -> None:
+        if not evolution.chain:
+            return
+        keys = keep(evolution, using=using)
+        place = where(using)
+        if not (place.is_embedded or is_settled or settings.WORKBENCH_YES):
+            raise CellError(f"This migrates {place}: add --yes if that is what you want.")
+        with evolved.offered(keys):
+            arguments = [evolution.app_label, evolution.chain[-1].name, "--database", using]
+            _run(_command("migrate"), "migrate", [*arguments, *(["--yes"] if is_settled else [])])
+
+    @cell_magic
+    def diff(self, line: str, cell: str) -> None:
+        """Run the cell, and show what it did to the tables: those of the apps named, else all.
+
+        Example::
+
+            %%diff catalog
+            %manage migrate catalog 0001
+        """
+        assert self.shell is not None
+        app_labels = _words(line)
+        before = snapshot(*app_labels)
+        result = _nested(self.shell, cell)
+        display(snapshot(*app_labels) - before)
+        result.raise_error()
+
+
+def _nested(shell: InteractiveShell, cell: str) -> ExecutionResult:
+    """Run a cell in a cell; an error is in the result, and not shown yet."""
+    kept = {
+        name: getattr(shell, name) for name in ("showtraceback", "showsyntaxerror", "showindentationerror")
+    }
+    for name in kept:
+        setattr(shell, name, lambda *_, **__: None)
+    try:
+        result: ExecutionResult = shell.run_cell(cell, store_history=False)
+        return result
+    finally:
+        for name, method in kept.items():
+            setattr(shell, name, method)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise CellError(f"{message}. The line is: {self.format_usage().removeprefix('usage: ').strip()}")
+
+
+def _evolve_parser() -> _Parser:
+    parser = _Parser("%%evolve", add_help=False, formatter_class=_OneLine, allow_abbrev=False)
+    parser.add_argument("app_label")
+    parser.add_argument("--apply", action="store_true")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--yes", action="store_true")
+    parser.add_argument("--name")
+    parser.add_argument("--from", dest="start")
+    parser.add_argument("--continue", dest="go_on", action="store_true")
+    parser.add_argument("--rename", action="append", default=[], metavar="OLD=NEW")
+    parser.add_argument("--no-renames", action="store_true")
+    parser.add_argument("--default", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--backfilled", action="append", default=[], metavar="FIELD")
+    parser.add_argument("--remove", action="append", default=[], metavar="MODEL")
+    parser.add_argument("--database", default=DEFAULT_DB_ALIAS)
+    return parser
+
+
+class _OneLine(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=10_000)
+
+
+def _pairs(given: list[str], option: str) -> dict[str, str]:
+    pairs = [each.partition("=") for each in given]
+    for left, middle, right in pairs:
+        if not (left and middle and right):
+            raise CellError(f"{option} {left}{middle} says too little: write {option} old=new.")
+    return {left.strip(): right.strip() for left, _, right in pairs}
+
+
+def _words(line: str) -> list[str]:
+    try:
+        return shlex.split(line, posix=os.name != "nt")
+    except ValueError as error:
+        raise CellError(f"This line cannot be read: {error}. Close its quotes.") from None
 
 
 def _command(name: str) -> BaseCommand:
@@ -80,11 +225,14 @@ def _run(command: BaseCommand, name: str, arguments: list[str]) -> None:
         # Not the command's own default: its streams were bound when the kernel started, to the terminal.
         options |= {"stdout": sys.stdout, "stderr": sys.stderr, "no_color": True}
         command.execute(*positional, **options)
-    except (CommandError, ConnectionFailed, ImproperlyConfigured) as error:
+    except (CommandError, ImproperlyConfigured) as error:
         raise CellError(str(error).strip() or type(error).__name__) from None
+    except OneSentence:
+        raise
     except DatabaseError as error:
-        first_line = str(error).strip().partition("\n")[0]
-        raise CellError(f"{type(error).__name__}: {first_line}") from None
+        first_line, _, detail = str(error).strip().partition("\n")
+        said = f". {detail.removeprefix('DETAIL:').strip()}" if detail.startswith("DETAIL:") else ""
+        raise CellError(f"{type(error).__name__}: {first_line}{said}") from None
     except StdinNotImplementedError:
         raise CellError(
             f"{name} asks a question, which cannot be answered here: see '%manage help {name}' for the "

@@ -1,0 +1,144 @@
+"""The shell's models follow the database: looked for before what a cell asks, at most one round trip each."""
+
+from __future__ import annotations
+
+import re
+import symtable
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from django.db import DatabaseError, ProgrammingError, connections, models, router
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.signals import connection_created
+from django.db.models.signals import post_migrate
+from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
+
+from workbench.notebook.display import short
+from workbench.schema import sources
+from workbench.schema.follow import Follower
+
+# What the recorded history can be asked before, without being in the way of what sets up a session.
+ASKS = re.compile(r"\s*\(*\s*(select|insert|update|delete|with|declare)\b", re.IGNORECASE)
+RECORDS = re.compile(r"\s*(insert|update|delete)\b.*\bdjango_migrations\b", re.IGNORECASE | re.DOTALL)
+# A magic gets its cell as a text.
+MAGIC = re.compile(r"run_(cell|line)_magic\(")
+WORD = re.compile(r"\w+")
+
+
+def register(shell: InteractiveShell) -> None:
+    following = Following(shell)
+    shell.events.register("pre_run_cell", following.begin)
+    shell.events.register("post_run_cell", following.end)
+    connection_created.connect(following.attach, weak=False)
+    post_migrate.connect(following.migrated, weak=False)
+
+
+class Following:
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._follower = Follower(shell.user_ns)
+        sources.changed()
+        # Of the cell that runs: databases looked at, databases that recorded a migration, models asked.
+        self._looked: set[str] = set()
+        self._recorded: set[str] = set()
+        self._asked: set[type[models.Model]] = set()
+
+    def begin(self, info: ExecutionInfo) -> None:
+        """Before a cell: let go of what it assigns, and look if it names a model that follows."""
+        for path in sources.changed():
+            print(
+                f"{short(path)} has changed since this kernel started, which still works with what it was: "
+                f"restart the kernel.",
+                file=sys.stderr,
+            )
+        self._looked.clear()
+        self._asked.clear()
+        assigned, used = names_of(info.transformed_cell or self._shell.transform_cell(info.raw_cell))
+        self._follower.let_go(assigned)
+        for alias in {self._alias(name) for name in used & self._follower.names}:
+            with suppress(DatabaseError):  # The cell itself will meet it, and show it.
+                self._look(connections[alias])
+
+    def end(self, *_: object) -> None:
+        """After a cell that migrated by other ways than the command."""
+        for alias in list(self._recorded):
+            self._look(connections[alias])
+
+    def migrated(self, *, using: str, **_: object) -> None:
+        """After a migrate: Django sends this for every app, the first time when all is done."""
+        if using in self._recorded:
+            self._look(connections[using])
+
+    def attach(self, connection: BaseDatabaseWrapper, **_: object) -> None:
+        if self._around not in connection.execute_wrappers:
+            connection.execute_wrappers.append(self._around)
+            operations: Any = connection.ops
+            compiler = operations.compiler
+            operations.compiler = lambda name: self._guarded(compiler(name))
+
+    def _guarded(self, compiler: type) -> Callable[..., Any]:
+        """Let no query be made of a class that the database has moved away from."""
+
+        def make(query: Any, *arguments: Any, **options: Any) -> Any:
+            model = getattr(query, "model", None)
+            if model is not None:
+                self._follower.check(model)
+                self._asked.add(model)
+            return compiler(query, *arguments, **options)
+
+        return make
+
+    def _around(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
+        connection = context["connection"]
+        text = sql if isinstance(sql, str) else ""
+        if ASKS.match(text) and connection.alias not in self._looked:
+            with suppress(DatabaseError):
+                self._look(connection)
+            for model in self._asked:
+                self._follower.check(model)
+        if RECORDS.match(text):
+            self._recorded.add(connection.alias)
+        try:
+            return execute(sql, params, many, context)
+        except ProgrammingError as error:
+            explained = self._follower.explained(error, text, connection.alias)
+            if explained is None:
+                raise
+            raise explained from error.__cause__
+
+    def _look(self, connection: BaseDatabaseWrapper) -> None:
+        alias = connection.alias
+        self._looked.add(alias)
+        if connection.needs_rollback:
+            return
+        is_ours = alias in self._recorded
+        self._recorded.discard(alias)
+        for sentence in self._follower.look(connection, by_others=not is_ours):
+            print(sentence)
+
+    def _alias(self, name: str) -> str:
+        alias: str = router.db_for_write(self._shell.user_ns[name])
+        return alias
+
+
+def names_of(code: str) -> tuple[set[str], set[str]]:
+    """Return the global names that a cell assigns, and those that it uses."""
+    try:
+        tables = [symtable.symtable(code, "<cell>", "exec")]
+    except (SyntaxError, ValueError):
+        return set(), set()
+    assigned, used = set(), set()
+    if MAGIC.search(code):
+        used.update(WORD.findall(code))
+    while tables:
+        table = tables.pop()
+        tables += table.get_children()
+        for symbol in table.get_symbols():
+            if table.get_type() == "module" or symbol.is_global():
+                if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace():
+                    assigned.add(symbol.get_name())
+                if symbol.is_referenced():
+                    used.add(symbol.get_name())
+    return assigned, used

@@ -1,0 +1,79 @@
+"""Migrations that were made in a cell and applied, without a file among the app's own.
+
+Their files lie in ``WORKBENCH_HOME/evolved``. Django's loader sees one while the database that it loads for
+has it recorded as applied, so every command knows it, can undo it, and then has never heard of it. One that
+is not applied must stay hidden: migrate would apply it to every database.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+
+from django.conf import settings
+from django.db.migrations import Migration
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
+
+_offered: set[tuple[str, str]] = set()
+
+
+def install() -> None:
+    """Let every MigrationLoader of this process see applied migrations of this kind."""
+    load_disk = MigrationLoader.load_disk
+
+    @wraps(load_disk)
+    def load(self: MigrationLoader) -> None:
+        load_disk(self)
+        files = {(path.parent.name, path.stem): path for path in folder().glob("*/*.py")}
+        if self.connection is None or not files:
+            return
+        applied = {*MigrationRecorder(self.connection).applied_migrations(), *_offered}
+        for key in files.keys() & applied:
+            if key[0] in self.migrated_apps and key not in self.disk_migrations:
+                self.disk_migrations[key] = _load(files[key], *key)
+
+    MigrationLoader.load_disk = load  # type: ignore[method-assign]
+
+
+def folder() -> Path:
+    return Path(settings.WORKBENCH_HOME, "evolved")
+
+
+def write(app_label: str, name: str, text: str) -> None:
+    path = folder() / app_label / f"{name}.py"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def text(app_label: str, name: str) -> str:
+    """Return the file of one; "" where there is none."""
+    path = folder() / app_label / f"{name}.py"
+    return path.read_text(encoding="utf-8") if path.exists() else ""
+
+
+@contextmanager
+def offered(keys: set[tuple[str, str]]) -> Iterator[None]:
+    """Show these to the loader though they are not applied yet."""
+    _offered.update(keys)
+    try:
+        yield
+    finally:
+        _offered.difference_update(keys)
+
+
+def is_one(migration: Migration) -> bool:
+    return type(migration).__module__.startswith(__name__)
+
+
+def _load(path: Path, app_label: str, name: str) -> Migration:
+    spec = importlib.util.spec_from_file_location(f"{__name__}.{app_label}.{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    migration: Migration = module.Migration(name, app_label)
+    return migration

@@ -1,0 +1,325 @@
+"""The models as of a migration, and which migrations a database has applied."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from datetime import datetime
+from functools import cache, cached_property
+from pathlib import Path
+from typing import Any
+
+from django.apps import apps as installed
+from django.apps.registry import Apps
+from django.db import DEFAULT_DB_ALIAS, ProgrammingError, connections, models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
+from django.db.migrations.exceptions import BadMigrationError, NodeNotFoundError
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.state import ProjectState
+from psycopg2 import errors
+
+from workbench.schema import evolved
+from workbench.schema.errors import NotInHistory, SchemaError, or_rather
+
+Key = tuple[str, str]
+
+# Each holds all classes of a project, once one of them was asked for.
+POINTS_KEPT = 8
+
+
+def models_at(app_label: str, migration: str | None = None, *, using: str = DEFAULT_DB_ALIAS) -> Models:
+    """Return the models of an app as they were after a migration, without moving the database.
+
+    ``migration`` is a name or how it begins; ``"zero"`` is before the first, None after the last. A migration
+    that was squashed can be named too. The classes query and write like any others, with fields and those
+    managers that have ``use_in_migrations``; methods are not part of the history
+    (https://docs.djangoproject.com/en/5.2/topics/migrations/#historical-models).
+
+    Raises SchemaError: no such app or migration, or files that do not fit together.
+    """
+    history = history_of(connections[using])
+    key = history.find(app_label, migration)
+    return Models(app_label, key[1] if key else "zero", history.point(key).models(app_label), using)
+
+
+class Models:
+    """The models of one app at one point of its history, as attributes, and by iteration."""
+
+    def __init__(
+        self, app_label: str, migration: str, classes: Mapping[str, type[models.Model]], using: str
+    ) -> None:
+        self.app_label = app_label
+        self.migration = migration
+        self.using = using
+        self._classes = classes
+
+    def __getattr__(self, name: str) -> type[models.Model]:
+        try:
+            return self.__dict__["_classes"][name]  # type: ignore[no-any-return]
+        except KeyError:
+            raise NotInHistory(f"{self} has no {name}{or_rather(name, dir(self))}.") from None
+
+    def __iter__(self) -> Iterator[type[models.Model]]:
+        return iter(self._classes.values())
+
+    def __dir__(self) -> list[str]:
+        return list(self._classes)
+
+    def __repr__(self) -> str:
+        return f"{self.app_label} as of {self.migration} ({', '.join(self._classes) or 'no models'})"
+
+
+class Point:
+    """The models of every app after some migrations.
+
+    ``state`` is Django's, ``as_of`` names the last migration of each app, ``apps`` holds the classes.
+    """
+
+    def __init__(self, migrations: Iterable[Migration], real_apps: set[str]) -> None:
+        self.state = ProjectState(real_apps=real_apps)
+        self.as_of: dict[str, str] = {}
+        for migration in migrations:
+            migration.mutate_state(self.state, preserve=False)
+            self.as_of[migration.app_label] = migration.name
+
+    @cached_property
+    def apps(self) -> Apps:
+        registry: Apps = self.state.apps
+        for model in registry.get_models(include_auto_created=True, include_swapped=True):
+            if as_of := self.as_of.get(model._meta.app_label):
+                _mark(model, as_of)
+        return registry
+
+    def models(self, app_label: str) -> dict[str, type[models.Model]]:
+        """Return the classes of one app by their names; {} where it has none at this point."""
+        return {
+            model.__name__: model for model in self.apps.get_models() if model._meta.app_label == app_label
+        }
+
+
+class History:
+    """The migration files, and what one database has recorded of them. See history_of()."""
+
+    def __init__(self, connection: BaseDatabaseWrapper, recorded: Mapping[Key, datetime]) -> None:
+        self.recorded = recorded
+        self._connection = connection
+        self.loader = self._load()
+        self.graph = self.loader.graph
+        self.applied = set(self.loader.applied_migrations) & set(self.graph.nodes)
+        self._points: OrderedDict[frozenset[Key], Point] = OrderedDict()
+
+    def _load(self, **options: bool) -> MigrationLoader:
+        try:
+            return MigrationLoader(self._connection, **options)
+        except (BadMigrationError, NodeNotFoundError, SyntaxError, ImportError) as error:
+            raise SchemaError(f"The migration files cannot be loaded: {error}.") from error
+
+    def find(self, app_label: str, name: str | None) -> Key | None:
+        """Return the migration that is meant, None for zero. Raises SchemaError."""
+        check_label(app_label)
+        if app_label in self.loader.unmigrated_apps:
+            raise SchemaError(f"The app {app_label} has no migrations: its models have one state only.")
+        if name == "zero":
+            return None
+        if name is None:
+            return self._newest(app_label)
+        every = {*self.graph.nodes, *self.loader.disk_migrations}
+        names = sorted(known for label, known in every if label == app_label)
+        matches = [known for known in names if known == name] or [
+            known for known in names if known.startswith(name)
+        ]
+        # A squashed migration and the first that it replaces begin alike.
+        matches = [known for known in matches if (app_label, known) in self.graph.nodes] or matches
+        if len(matches) > 1:
+            raise SchemaError(f"{name!r} may be {' or '.join(matches)} of {app_label}: say more of the name.")
+        if not matches:
+            gone = ", but its file is gone" if (app_label, name) in self.recorded else ""
+            advice = or_rather(name, names) or f": it has {', '.join(names[-5:]) or 'none'}"
+            raise SchemaError(f"{app_label} has no migration {name!r}{gone}{advice}.")
+        return app_label, matches[0]
+
+    def _newest(self, app_label: str) -> Key | None:
+        leaves = self.graph.leaf_nodes(app_label)
+        if len(leaves) > 1:
+            said = " and ".join(name for _, name in leaves)
+            raise SchemaError(f"{app_label} has two ends, {said}: merge them with makemigrations --merge.")
+        return leaves[0] if leaves else None
+
+    def point(self, key: Key | None) -> Point:
+        """Return the models after ``key`` and all that it depends on."""
+        keys = [key] if key else []
+        return self._at(keys, self._unsquashed if key and key not in self.graph.nodes else self.loader)
+
+    def newest(self) -> Point:
+        """Return the models after all migration files of the code."""
+        files = {key for key, migration in self.graph.nodes.items() if not evolved.is_one(migration)}
+        return self._at(self._ends(files), self.loader)
+
+    def now(self) -> Point:
+        """Return the models after what is applied. Raises SchemaError where that does not fit together."""
+        return self._at(self._applied_leaves(), self.loader)
+
+    def fresh(self) -> Point:
+        """Return what now() does, with classes of its own."""
+        return self._make(self._applied_leaves(), self.loader)
+
+    def _applied_leaves(self) -> list[Key]:
+        for key in self.applied:
+            if missing := sorted(
+                parent.key for parent in self.graph.node_map[key].parents if parent.key not in self.applied
+            ):
+                raise SchemaError(
+                    f"{_said(key)} is applied, but {_said(missing[0])}, which it needs, is not: "
+                    f"run migrate {' '.join(missing[0])}, with --fake if the tables are there."
+                )
+        return self._ends(self.applied)
+
+    def _ends(self, keys: set[Key]) -> list[Key]:
+        """Return those that none of the others depends on."""
+        return sorted(keys - {parent.key for key in keys for parent in self.graph.node_map[key].parents})
+
+    def plan(self, keys: Iterable[Key], loader: MigrationLoader | None = None) -> list[Key]:
+        """Return these migrations and all that they depend on, in their order."""
+        graph = (loader or self.loader).graph
+        return list(OrderedDict.fromkeys(step for key in keys for step in graph.forwards_plan(key)))
+
+    def _at(self, keys: Iterable[Key], loader: MigrationLoader) -> Point:
+        wanted = frozenset(keys)
+        if wanted not in self._points:
+            self._points[wanted] = self._make(sorted(wanted), loader)
+            if len(self._points) > POINTS_KEPT:
+                self._points.popitem(last=False)
+        self._points.move_to_end(wanted)
+        return self._points[wanted]
+
+    def _make(self, keys: Iterable[Key], loader: MigrationLoader) -> Point:
+        plan = self.plan(keys, loader)
+        return Point([loader.graph.nodes[key] for key in plan], loader.unmigrated_apps)
+
+    @cached_property
+    def _unsquashed(self) -> MigrationLoader:
+        return self._load(replace_migrations=False)
+
+    def of(self, app_label: str) -> list[Migration]:
+        """Return the app's migrations in their order."""
+        plan = self.plan(self.graph.leaf_nodes(app_label))
+        return [self.graph.nodes[key] for key in plan if key[0] == app_label]
+
+    def is_newest(self, app_label: str) -> bool:
+        """Tell whether all migrations of the app are applied; True where it has none."""
+        return all(key in self.applied for key in self.graph.leaf_nodes(app_label))
+
+    def last(self, app_label: str) -> str:
+        """Return the name of the last migration of the app that is applied; "" where none is."""
+        return self._last_applied.get(app_label, "")
+
+    @cached_property
+    def _last_applied(self) -> dict[str, str]:
+        return {
+            label: name for label, name in self.plan(sorted(self.applied)) if (label, name) in self.applied
+        }
+
+    def is_evolved(self, app_label: str) -> bool:
+        """Tell whether a migration made in a cell is applied, of which the code's classes know nothing."""
+        return any(
+            label == app_label and evolved.is_one(self.graph.nodes[label, name])
+            for label, name in self.applied
+        )
+
+    def gone(self, app_label: str) -> list[str]:
+        """Return the names that are recorded as applied, and have no file any more."""
+        known = set(self.loader.disk_migrations)
+        known.update(key for squash in self.loader.replacements.values() for key in squash.replaces)
+        return [name for label, name in self.recorded if label == app_label and (label, name) not in known]
+
+
+_histories: dict[str, tuple[object, History]] = {}
+
+
+def history_of(connection: BaseDatabaseWrapper, recorded: Mapping[Key, datetime] | None = None) -> History:
+    """Return the history as the files and the database have it now, made anew only when either has changed.
+
+    Costs one round trip without ``recorded``.
+    """
+    recorded = recorded_in(connection) if recorded is None else recorded
+    seen = (tuple(recorded.items()), _files())
+    before, history = _histories.get(connection.alias, (None, None))
+    if history is None or before != seen or history._connection is not connection:
+        history = History(connection, recorded)
+        # After it: loading a migration for the first time writes its bytecode beside it.
+        _histories[connection.alias] = ((seen[0], _files()), history)
+    return history
+
+
+def recorded_in(connection: BaseDatabaseWrapper) -> dict[Key, datetime]:
+    """Return when each migration was applied, in that order, as django_migrations says. One round trip."""
+    known = connection.alias in _histories and _histories[connection.alias][1].recorded
+    # A missing table would spoil an open transaction.
+    kept = not known and (connection.in_atomic_block or not connection.get_autocommit())
+    try:
+        with transaction.atomic(connection.alias) if kept else nullcontext(), connection.cursor() as cursor:
+            cursor.execute("SELECT app, name, applied FROM django_migrations ORDER BY id")
+            return {(app, name): applied for app, name, applied in cursor.fetchall()}
+    except ProgrammingError as error:
+        if isinstance(error.__cause__, errors.UndefinedTable):
+            return {}
+        raise
+
+
+def check_label(app_label: str) -> None:
+    """Raise SchemaError where no such app is installed."""
+    if not installed.is_installed(app_label) and app_label not in installed.app_configs:
+        raise SchemaError(f"No app {app_label!r} is installed{or_rather(app_label, installed.app_configs)}.")
+
+
+def is_historical(model: type[models.Model]) -> bool:
+    return "as_of_migration" in vars(model)
+
+
+def _files() -> frozenset[tuple[str, int]]:
+    """Return the migration files, each with when it was changed."""
+    found = set()
+    for config in installed.get_app_configs():
+        module, _ = MigrationLoader.migrations_module(config.label)
+        for folder in getattr(sys.modules.get(module or ""), "__path__", []):
+            for path in Path(folder).glob("*.py"):
+                found.add((str(path), path.stat().st_mtime_ns))
+    importlib.invalidate_caches()
+    return frozenset(found)
+
+
+def _mark(model: type[models.Model], as_of: str) -> None:
+    """Let a class say at which migration it is, and its instances what they lack."""
+    model.as_of_migration = as_of  # type: ignore[attr-defined]
+    model.__getattr__ = _lacking  # type: ignore[attr-defined]
+    model.__class__ = _metaclass(type(model))  # type: ignore[arg-type, method-assign]
+
+
+@cache
+def _metaclass(base: Any) -> Any:
+    """Return the type of historical classes: the only place where the repr of a class can be said."""
+
+    def represent(model: Any) -> str:
+        return f"<class '{model._meta.label}' as of {model.as_of_migration}>"
+
+    return type(base.__name__, (base,), {"__repr__": represent})
+
+
+def _lacking(instance: models.Model, name: str) -> Any:
+    model = type(instance)
+    said = f"{model.__name__} as of {model.as_of_migration} has no {name}"  # type: ignore[attr-defined]
+    real = installed.all_models[model._meta.app_label].get(model._meta.model_name or "")
+    if real is not None and not name.startswith("_") and hasattr(real, name):
+        is_field = name in {field.name for field in real._meta.get_fields()}
+        said += f", which {real.__module__}.{real.__name__} has" + (
+            "" if is_field else ": methods and properties are not part of the history"
+        )
+    raise NotInHistory(f"{said}.")
+
+
+def _said(key: Key) -> str:
+    return ".".join(key)
