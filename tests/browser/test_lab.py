@@ -5,8 +5,11 @@ Pictures of the lessons, as they look when they have run, are kept in WORKBENCH_
 
 from __future__ import annotations
 
+import json
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,8 +29,35 @@ MILLISECONDS = 60_000
 
 # JupyterLab shows an exception as it shows what a cell writes to stderr.
 COMPLAINT = '[data-mime-type="application/vnd.jupyter.stderr"]'
-HAS_RUN = f"""() => document.querySelector('{COMPLAINT}') !== null ||
+HAS_RUN = f"""(foreseen) => document.querySelectorAll('{COMPLAINT}').length > foreseen ||
     [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].every(e => /[0-9]/.test(e.textContent))"""
+# https://www.w3.org/TR/WCAG22/#contrast-minimum
+FAINT = """() => {
+    const context = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    const over = (colours) => {
+        context.clearRect(0, 0, 1, 1);
+        for (const colour of colours) { context.fillStyle = colour; context.fillRect(0, 0, 1, 1); }
+        return [...context.getImageData(0, 0, 1, 1).data].slice(0, 3).map(part => part / 255);
+    };
+    const luminance = rgb => {
+        const [r, g, b] = rgb.map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const found = [];
+    for (const element of document.querySelectorAll('.wb *')) {
+        const text = [...element.childNodes].filter(n => n.nodeType === 3).map(n => n.data).join('').trim();
+        if (!text) continue;
+        const backgrounds = [];
+        for (let up = element; up; up = up.parentElement) {
+            backgrounds.unshift(getComputedStyle(up).backgroundColor);
+        }
+        const behind = luminance(over(['white', ...backgrounds]));
+        const ink = luminance(over(['white', ...backgrounds, getComputedStyle(element).color]));
+        const ratio = (Math.max(behind, ink) + 0.05) / (Math.min(behind, ink) + 0.05);
+        if (ratio < 4.5) found.push(`${text}: ${ratio.toFixed(2)}`);
+    }
+    return found;
+}"""
 # JupyterLab leaves out what is outside of the window, and guesses its height.
 RENDER_EVERYTHING = ".jp-Cell { content-visibility: visible !important }"
 
@@ -49,13 +79,39 @@ def choose(page: Page, menu: str, command: str) -> None:
     page.locator(".lm-Menu-itemLabel").get_by_text(command, exact=True).click()
 
 
-def run_all(page: Page) -> list[str]:
-    """Run all cells and return what they complained about."""
+def foreseen(name: str) -> list[str]:
+    """Return what a lesson complains about on purpose."""
+    cells = nbformat.read(PROJECT / "notebooks" / name, as_version=4).cells
+    errors = [output for cell in cells for output in cell.get("outputs", []) if output.output_type == "error"]
+    return ["\n".join(error.traceback) for error in errors]
+
+
+def run_all(page: Page, foreseen: int = 0) -> list[str]:
+    """Run all cells and return what they complained about; do not wait for more than what is foreseen."""
     choose(page, "Edit", "Clear Outputs of All Cells")
     choose(page, "Run", "Run All Cells")
-    page.wait_for_function(HAS_RUN, timeout=MILLISECONDS)
+    page.wait_for_function(HAS_RUN, arg=foreseen, timeout=MILLISECONDS)
     expect_idle(page)
     return page.locator(COMPLAINT).all_text_contents()
+
+
+@contextmanager
+def theme(page: Page, lab: Lab, name: str) -> Iterator[None]:
+    """Set the theme of the lab as its Settings menu does."""
+    address = urlsplit(lab.address)
+    path = "/lab/api/settings/@jupyterlab/apputils-extension:themes"
+    url = address._replace(path=path).geturl()
+    try:
+        assert page.request.put(url, data={"raw": json.dumps({"theme": name})}).ok
+        yield
+    finally:
+        assert page.request.put(url, data={"raw": "{}"}).ok
+
+
+def faint(page: Page) -> list[str]:
+    """Return the texts of our results that stand out less from their background than WCAG 2.2 AA asks for."""
+    found: list[str] = page.evaluate(FAINT)
+    return found
 
 
 def save_picture(page: Page, path: Path) -> None:
@@ -104,10 +160,22 @@ def test_the_printed_address_opens_on_the_lessons_and_asks_nothing(page: Page, l
 
 @pytest.mark.parametrize("name", LESSONS)
 def test_a_lesson_runs_twice_without_a_complaint(name: str, page: Page, lab: Lab) -> None:
+    complaints = foreseen(name)
     open_notebook(page, lab, f"notebooks/{name}")
-    assert run_all(page) == []
+    assert run_all(page, len(complaints)) == complaints
+    assert faint(page) == []
     save_picture(page, SCREENSHOTS / f"{Path(name).stem}.png")
-    assert run_all(page) == []
+    assert run_all(page, len(complaints)) == complaints
+
+
+@pytest.mark.parametrize("name", ["04_schema_change.ipynb", "05_evolve.ipynb"])
+def test_results_can_be_read_in_the_dark_theme(name: str, page: Page, lab: Lab) -> None:
+    with theme(page, lab, "JupyterLab Dark"):
+        open_notebook(page, lab, f"notebooks/{name}")
+        run_all(page, len(foreseen(name)))
+        expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "false")
+        assert faint(page) == []
+        save_picture(page, SCREENSHOTS / f"{Path(name).stem}-dark.png")
 
 
 def test_a_plot_and_the_table_above_it_fit_on_one_screen(browser: Browser, lab: Lab) -> None:

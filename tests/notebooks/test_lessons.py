@@ -106,10 +106,11 @@ def test_a_lesson_runs_alone_on_a_fresh_server_and_twice(lesson: Path) -> None:
 def test_a_lesson_that_would_drop_a_table_of_another_database_stops_and_says_so(scratch_url: str) -> None:
     database = {"DATABASE_URL": scratch_url}
     lessons.run(read(PROJECT / "notebooks" / "03_query.ipynb"), database)
-    for name in ("01_migrate", "02_seed", "04_schema_change"):
+    for name in ("01_migrate", "02_seed", "04_schema_change", "05_evolve"):
         with pytest.raises(Exception, match=r"This drops .* Nothing was changed"):
             lessons.run(read(PROJECT / "notebooks" / f"{name}.ipynb"), database)
-    lessons.run(read(PROJECT / "notebooks" / "04_schema_change.ipynb"), {**database, "WORKBENCH_YES": "1"})
+    for name in ("04_schema_change", "05_evolve"):
+        lessons.run(read(PROJECT / "notebooks" / f"{name}.ipynb"), {**database, "WORKBENCH_YES": "1"})
 
 
 def test_a_lesson_runs_in_nbconvert(tmp_path: Path) -> None:

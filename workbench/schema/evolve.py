@@ -301,7 +301,9 @@ def _text(migration: Migration, cell: Cell) -> str:
     if is_data:
         text = text.replace(f"import {CELL_MODULE}\n", "").replace(f"{CELL_MODULE}.", "")
         head, _, body = text.partition("class Migration")
-        text = f"{head.rstrip()}\n\n\n{cell.source.strip()}\n\n\nclass Migration{body}"
+        source = cell.source.strip()
+        gap = "\n" if source.startswith(("import ", "from ")) else "\n\n\n"
+        text = f"{head.rstrip()}{gap}{source}\n\n\nclass Migration{body}"
     return text
 
 

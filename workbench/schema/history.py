@@ -88,7 +88,11 @@ class Point:
 
     @cached_property
     def apps(self) -> Apps:
-        registry: Apps = self.state.apps
+        try:
+            registry: Apps = self.state.apps
+        except ValueError as error:  # Lazy references, bases
+            said = str(error).partition("\n")[0]
+            raise SchemaError(f"The models of these migrations do not fit together: {said}") from error
         for model in registry.get_models(include_auto_created=True, include_swapped=True):
             if as_of := self.as_of.get(model._meta.app_label):
                 _mark(model, as_of)
@@ -164,8 +168,10 @@ class History:
         return self._at(self._applied_leaves(), self.loader)
 
     def fresh(self) -> Point:
-        """Return what now() does, with classes of its own."""
-        return self._make(self._applied_leaves(), self.loader)
+        """Return what now() does, with classes of its own, made already."""
+        point = self._make(self._applied_leaves(), self.loader)
+        _ = point.apps
+        return point
 
     def _applied_leaves(self) -> list[Key]:
         for key in self.applied:
@@ -260,8 +266,15 @@ def recorded_in(connection: BaseDatabaseWrapper) -> dict[Key, datetime]:
     known = connection.alias in _histories and _histories[connection.alias][1].recorded
     # A missing table would spoil an open transaction.
     kept = not known and (connection.in_atomic_block or not connection.get_autocommit())
+    connection.close_if_health_check_failed()
+    connection.ensure_connection()
     try:
-        with transaction.atomic(connection.alias) if kept else nullcontext(), connection.cursor() as cursor:
+        # psycopg2's own cursor: a person who counts queries, or looks at them, finds those of the cell.
+        with (
+            transaction.atomic(connection.alias) if kept else nullcontext(),
+            connection.wrap_database_errors,
+            connection.create_cursor() as cursor,
+        ):
             cursor.execute("SELECT app, name, applied FROM django_migrations ORDER BY id")
             return {(app, name): applied for app, name, applied in cursor.fetchall()}
     except ProgrammingError as error:

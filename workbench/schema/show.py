@@ -18,6 +18,7 @@ ADDED, REMOVED, CHANGED, WARNING, SAME = "+", "-", "~", "!", " "
 STYLE = """<style>
 .wb { font-size: var(--jp-code-font-size, 13px); }
 .wb table { border-collapse: collapse; margin: 0 0 .8em; }
+.wb .title { font-weight: bold; margin-top: .8em; }
 .wb caption { text-align: left; font-weight: bold; padding: .2em 0; caption-side: top; }
 .wb th, .wb td { text-align: left !important; vertical-align: top; padding: .15em .8em .15em .3em;
   border-bottom: 1px solid var(--jp-border-color2, #8884); white-space: pre-wrap; }
@@ -32,7 +33,7 @@ STYLE = """<style>
 .wb .k, .wb .kn, .wb .kc, .wb .kt {
   color: var(--jp-mirror-editor-keyword-color, inherit); font-weight: bold; }
 .wb .s1, .wb .s2, .wb .s { color: var(--jp-mirror-editor-string-color, inherit); }
-.wb .c1, .wb .cm { color: var(--jp-mirror-editor-comment-color, inherit); font-style: italic; }
+.wb .c1, .wb .cm { font-style: italic; }
 .wb .mi { color: var(--jp-mirror-editor-number-color, inherit); }
 </style>"""
 
@@ -112,13 +113,13 @@ def _html(part: Part) -> str:
     if isinstance(part, Words):
         sign = f"<b>{escape(part.sign)}</b> " if part.sign != SAME else ""
         return f"<p>{sign}{escape(part.text)}</p>"
-    title = f"<b>{escape(part.title)}</b>" if part.title else ""
+    title = escape(part.title)
     if isinstance(part, Code):
         lexer = get_lexer_by_name(part.language)
         text = highlight(part.text.strip("\n"), lexer, HtmlFormatter(nowrap=True))
         if part.is_folded:
             return f"<details><summary>{title}</summary><pre>{text}</pre></details>"
-        return f"{title}<pre>{text}</pre>"
+        return f'<div class="title">{title}</div><pre>{text}</pre>'
     has_signs = any(row.sign != SAME for row in part.rows)
     columns = max([len(part.head), *(len(row.cells) for row in part.rows)])
     lines = []
