@@ -22,7 +22,15 @@ SHORT_TYPES = {
     "double precision": "float8",
     "bit varying": "varbit",
 }
-FOREIGN_KEY = re.compile(r"\((?P<columns>[^)]*)\) REFERENCES (?P<table>.+?)\((?P<targets>[^)]*)\)")
+# Words of Mermaid's grammar, as tables' names begin with them, and as columns.
+KEYWORDS = re.compile(
+    r"one|only|to|many|zero|optionally|u$|class|style|end|erdiagram|title|acc|subgraph|direction",
+    re.IGNORECASE,
+)
+KEYS = re.compile(r"^(pk|fk|uk)\b", re.IGNORECASE)
+PLAIN = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+# What a quoted name may not hold, by what looks like it.
+LOOKALIKES = str.maketrans({"%": "％", "\\": "＼", '"': "＂", "\n": " ", "\r": " "})
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,10 @@ def diagram(what: Snapshot | Models | str | None = None, *, using: str = DEFAULT
 
 
 def _lines(tables: Snapshot) -> Iterator[str]:
+    by_sql_name = {table.sql_name: table for table in tables}
     for table in tables:
         keys = _keys(table)
-        yield f"    {_quoted(table.name)} {{"
+        yield f"    {_entity(table.name)} {{"
         for column in table.columns.values():
             words = [_type(column.type), _word(column.name), ", ".join(keys.get(column.name, ()))]
             if column.is_nullable:
@@ -65,15 +74,11 @@ def _lines(tables: Snapshot) -> Iterator[str]:
         yield "    }"
     for table in tables:
         for each in table.constraints:
-            if each.kind != "foreign key" or not (found := FOREIGN_KEY.match(str(each))):
-                continue
-            target = _bare(found["table"])
-            columns = _split(found["columns"])
-            if target in tables.tables:
-                may_miss = any(table.columns[column].is_nullable for column in columns)
-                is_one = _is_unique(table, columns)
-                line = f"{'|o' if may_miss else '||'}--{'o|' if is_one else 'o{'}"
-                yield f"    {_quoted(target)} {line} {_quoted(table.name)} : {_quoted(', '.join(columns))}"
+            if target := by_sql_name.get(each.target or ""):
+                may_miss = any(table.columns[column].is_nullable for column in each.columns)
+                line = f"{'|o' if may_miss else '||'}--{'o|' if _is_unique(table, each.columns) else 'o{'}"
+                role = _entity(", ".join(each.columns))
+                yield f"    {_entity(target.name)} {line} {_entity(table.name)} : {role}"
 
 
 def _keys(table: Table) -> dict[str, list[str]]:
@@ -81,39 +86,36 @@ def _keys(table: Table) -> dict[str, list[str]]:
     keys: dict[str, list[str]] = {}
     for kind, word in (("primary key", "PK"), ("foreign key", "FK"), ("unique", "UK")):
         for each in table.constraints:
-            if each.kind == kind:
-                columns = _split(str(each)[1:].partition(")")[0])
-                for column in columns if word != "UK" or len(columns) == 1 else []:
+            if each.kind == kind and (word != "UK" or len(each.columns) == 1):
+                for column in each.columns:
                     keys.setdefault(column, []).append(word)
     return {column: list(dict.fromkeys(words)) for column, words in keys.items()}
 
 
-def _is_unique(table: Table, columns: list[str]) -> bool:
+def _is_unique(table: Table, columns: tuple[str, ...]) -> bool:
+    """Tell whether no two rows have the same values there."""
     return any(
-        each.kind in ("primary key", "unique") and _split(str(each)[1:].partition(")")[0]) == columns
-        for each in table.constraints
+        each.kind in ("primary key", "unique") and {*each.columns} <= {*columns} for each in table.constraints
     )
 
 
-def _split(columns: str) -> list[str]:
-    return [_bare(column.strip()) for column in columns.split(",")]
-
-
-def _bare(name: str) -> str:
-    return name.strip('"').replace('""', '"')
-
-
-def _quoted(name: str) -> str:
-    return name if re.fullmatch(r"\w+", name, re.ASCII) else f'"{name.replace(chr(34), chr(39))}"'
+def _entity(name: str) -> str:
+    """Return a table's name, or a line's, as the grammar allows it."""
+    if PLAIN.fullmatch(name) and not KEYWORDS.match(name):
+        return name
+    return f'"{name.translate(LOOKALIKES)}"'
 
 
 def _word(name: str) -> str:
-    """Return a name that the grammar allows for a column."""
-    word = re.sub(r"[^\w-]", "_", name, flags=re.ASCII)
-    return word if re.match(r"[A-Za-z_]", word) else f"_{word}"
+    """Return a column's name as the grammar allows it."""
+    word = re.sub(r"[^\w\u00C0-\uFFFF-]|[\u2010-\u2BFF]", "_", name, flags=re.ASCII)
+    if not re.match(r"[A-Za-z_\u00C0-\uFFFF]", word):
+        word = f"_{word}"
+    return KEYS.sub(r"\1_", word)
 
 
 def _type(name: str) -> str:
     for long, short in SHORT_TYPES.items():
         name = name.replace(long, short)
-    return re.sub(r"[^\w()\[\]-]", "_", name.replace(",", "-"), flags=re.ASCII)
+    name = re.sub(r"[^\w()\[\]-]", "_", name.replace(",", "-").replace("- ", "-"), flags=re.ASCII)
+    return f"_{name}" if not PLAIN.match(name) or KEYS.match(name) else name

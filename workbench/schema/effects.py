@@ -82,9 +82,9 @@ def effects(
     touched: Iterable[type[models.Model]],
 ) -> list[Effect]:
     """Run a migration, from a state, on tables made for that. Raises SchemaError if Postgres refuses it."""
-    with scratch.tables(connection, touched) as (session, _):
-        session.set_autocommit(False)
-        return list(_run(session, state, migration))
+    with scratch.tables(connection, touched) as made:
+        made.session.set_autocommit(False)
+        return list(_run(made.session, state, migration))
 
 
 def _run(session: BaseDatabaseWrapper, state: ProjectState, migration: Migration) -> Iterator[Effect]:

@@ -285,7 +285,7 @@ def recorded_in(connection: BaseDatabaseWrapper) -> dict[Key, datetime]:
 
 def check_label(app_label: str) -> None:
     """Raise SchemaError where no such app is installed."""
-    if not installed.is_installed(app_label) and app_label not in installed.app_configs:
+    if app_label not in installed.app_configs:
         raise SchemaError(f"No app {app_label!r} is installed{or_rather(app_label, installed.app_configs)}.")
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from django.db import DatabaseError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from workbench.schema.errors import SchemaError
+
+# A schema, None for those that are searched, and a table.
+Place = tuple[str | None, str]
 
 
 @contextmanager
@@ -34,16 +38,26 @@ def session(connection: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
         other.close()
 
 
-@contextmanager
-def tables(
-    connection: BaseDatabaseWrapper, wanted: Iterable[type[models.Model]]
-) -> Iterator[tuple[BaseDatabaseWrapper, set[str]]]:
-    """Make the tables of the wanted models, and those that they refer to.
+@dataclass(frozen=True)
+class Made:
+    """Temporary tables: their session, the place of each one's real table, and which were asked for."""
 
-    Gives the session and the wanted tables' names. Raises SchemaError.
-    """
+    session: BaseDatabaseWrapper
+    places: dict[str, Place]
+    wanted: set[str]
+
+
+@contextmanager
+def tables(connection: BaseDatabaseWrapper, wanted: Iterable[type[models.Model]]) -> Iterator[Made]:
+    """Make the tables of the wanted models, and those that they refer to. Raises SchemaError."""
     wanted = [*wanted]
-    everything = [model for model in _closure(wanted) if model._meta.can_migrate(connection)]
+    # One for each table; a model that Django does not manage may stand for another one's.
+    models_of: dict[Place, type[models.Model]] = {}
+    for model in sorted(_closure(wanted), key=lambda model: not model._meta.managed):
+        models_of.setdefault(place_of(model), model)
+    everything = list(models_of.values())
+    places = {_name(place_of(model)): place_of(model) for model in _with_links(everything)}
+    ours = {_name(place_of(model)) for model in _with_links(wanted) if model._meta.can_migrate(connection)}
     with session(connection) as other, _without_schemas(everything):
         try:
             with other.schema_editor(atomic=False) as editor:
@@ -52,25 +66,30 @@ def tables(
         except DatabaseError as error:
             said = str(error).partition("\n")[0]
             raise SchemaError(f"Postgres could not make the models' tables for a moment: {said}.") from error
-        yield other, {table_of(model) for model in _with_links(wanted) if model._meta.can_migrate(connection)}
+        yield Made(other, places, ours)
 
 
-def table_of(model: type[models.Model]) -> str:
-    """Return the name of a model's table, with its schema where ``db_table`` smuggles one in."""
-    return model._meta.db_table.replace('"."', ".").strip('"')
+def place_of(model: type[models.Model]) -> Place:
+    """Return the schema and name of a model's table; the schema is None unless ``db_table`` has one."""
+    schema, separator, relation = model._meta.db_table.strip('"').rpartition('"."')
+    return schema if separator else None, relation
+
+
+def _name(place: Place) -> str:
+    return ".".join(filter(None, place))
 
 
 def _closure(wanted: list[type[models.Model]]) -> list[type[models.Model]]:
-    """Return the models, and those that their tables refer to."""
+    """Return the models that have tables of their own, and those that these refer to."""
     found: dict[type[models.Model], None] = {}
-    waiting = [*wanted]
+    waiting = [model for model in wanted if not model._meta.proxy and not model._meta.swapped]
     while waiting:
         model = waiting.pop()
         if model not in found:
             found[model] = None
             for owner in _with_links([model]):
                 waiting += [
-                    each.remote_field.model
+                    each.remote_field.model._meta.concrete_model or each.remote_field.model
                     for each in owner._meta.local_fields
                     if each.remote_field is not None
                 ]
@@ -93,7 +112,7 @@ def _without_schemas(everything: Iterable[type[models.Model]]) -> Iterator[None]
         model: model._meta.db_table for model in _with_links(everything) if '"' in model._meta.db_table
     }
     for model in renamed:
-        model._meta.db_table = table_of(model)
+        model._meta.db_table = _name(place_of(model))
     try:
         yield
     finally:

@@ -95,7 +95,10 @@ def _plain(part: Part) -> str:
         return f"{part.sign} {part.text}".lstrip()
     if isinstance(part, Code):
         return "\n".join(filter(None, [part.title, part.text.strip("\n")]))
-    lines = [Row(part.head), *part.rows] if part.head else list(part.rows)
+    # Postgres writes some expressions over several lines.
+    lines = [Row([" ".join(cell.split()) for cell in row.cells], row.sign) for row in part.rows]
+    if part.head:
+        lines.insert(0, Row(part.head))
     has_signs = any(row.sign != SAME for row in lines)
     widths = [
         max(len(row.cells[number]) for row in lines if number < len(row.cells))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -21,10 +21,17 @@ COUNTED_BYTES = 64_000_000
 COUNTED_AT_ONCE = 100
 
 # pg_catalog as of https://www.postgresql.org/docs/current/catalogs.html. Each takes the schemas' oids.
+# A partitioned table's rows are those of its partitions, a foreign one's are on another server.
 TABLES = """
-SELECT c.oid, n.nspname, c.relname, pg_table_is_visible(c.oid), c.relkind::text,
-       format('%%I.%%I', nspname, relname), pg_relation_size(c.oid), c.reltuples::bigint,
-       has_table_privilege(c.oid, 'SELECT')
+SELECT c.oid, n.nspname, c.relname, pg_table_is_visible(c.oid), c.oid::regclass::text,
+       CASE WHEN c.relkind = 'r' THEN pg_relation_size(c.oid)
+            WHEN c.relkind = 'p' THEN
+                (SELECT coalesce(sum(pg_relation_size(relid)), 0)::bigint FROM pg_partition_tree(c.oid))
+       END,
+       c.relkind = 'f' OR c.relkind = 'p' AND EXISTS
+           (SELECT FROM pg_partition_tree(c.oid) JOIN pg_class l ON l.oid = relid WHERE l.relkind = 'f'),
+       CASE WHEN c.relkind = 'r' THEN 'ONLY ' ELSE '' END,
+       c.reltuples::bigint, has_table_privilege(c.oid, 'SELECT')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND n.oid = ANY(%(schemas)s)
 ORDER BY n.nspname, c.relname
@@ -32,26 +39,30 @@ ORDER BY n.nspname, c.relname
 COLUMNS = """
 SELECT a.attrelid, a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
        pg_get_expr(d.adbin, d.adrelid), a.attidentity::text, a.attgenerated::text,
-       CASE WHEN a.attcollation <> t.typcollation THEN l.collname END
+       CASE WHEN a.attcollation <> t.typcollation THEN a.attcollation::regcollation::text END
 FROM pg_attribute a
 JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-LEFT JOIN pg_collation l ON l.oid = a.attcollation
 WHERE c.relkind IN ('r', 'p', 'f') AND c.relnamespace = ANY(%(schemas)s)
   AND a.attnum > 0 AND NOT a.attisdropped
 ORDER BY a.attrelid, a.attnum
 """
-# Postgres 18 lists NOT NULL here too, which the columns say.
+# Postgres 18 lists NOT NULL here too, which the columns say. A foreign key into a partitioned table is there
+# once more for each partition.
 CONSTRAINTS = """
-SELECT o.conrelid, o.conname, o.contype::text, pg_get_constraintdef(o.oid)
+SELECT o.conrelid, o.conname, o.contype::text, pg_get_constraintdef(o.oid),
+       ARRAY(SELECT a.attname::text FROM unnest(o.conkey) WITH ORDINALITY AS k (number, place)
+             JOIN pg_attribute a ON a.attrelid = o.conrelid AND a.attnum = k.number ORDER BY k.place),
+       CASE WHEN o.confrelid <> 0 THEN o.confrelid::regclass::text END
 FROM pg_constraint o
 WHERE o.conrelid <> 0 AND o.contype IN ('p', 'u', 'f', 'c', 'x') AND o.connamespace = ANY(%(schemas)s)
+  AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = o.conparentid AND p.conrelid = o.conrelid)
 ORDER BY o.conrelid, position(o.contype::text in 'pufcx'), o.conname
 """
 INDEXES = """
-SELECT i.indrelid, c.relname, i.indisunique, i.indisvalid, quote_ident(t.relname),
-       pg_get_indexdef(i.indexrelid)
+SELECT i.indrelid, c.relname, i.indisunique, i.indisvalid, c.oid::regclass::text, quote_ident(c.relname),
+       quote_ident(t.relname), pg_get_indexdef(i.indexrelid)
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
 WHERE c.relnamespace = ANY(%(schemas)s)
   AND NOT EXISTS
@@ -77,28 +88,37 @@ class Column:
     default: str | None = None
     identity: str = ""
     generated: str | None = None
+    is_stored: bool = False
     collation: str | None = None
 
     def __str__(self) -> str:
-        said = [self.type, "" if self.is_nullable else "NOT NULL"]
+        said = [self.type]
         if self.collation:
             said.append(f"COLLATE {self.collation}")
+        if not self.is_nullable:
+            said.append("NOT NULL")
         if self.default is not None:
             said.append(f"DEFAULT {self.default}")
         if self.identity:
             said.append(f"GENERATED {self.identity} AS IDENTITY")
         if self.generated is not None:
-            said.append(f"GENERATED AS ({self.generated})")
-        return " ".join(filter(None, said))
+            kind = "STORED" if self.is_stored else "VIRTUAL"
+            said.append(f"GENERATED ALWAYS AS ({self.generated}) {kind}")
+        return " ".join(said)
 
 
 @dataclass(frozen=True)
 class Constraint:
-    """A primary key, unique, foreign key, check or exclusion constraint, as Postgres would write it."""
+    """A primary key, unique, foreign key, check or exclusion constraint, as Postgres would write it.
+
+    ``target`` is the table that a foreign key refers to, as SQL would name it.
+    """
 
     name: str
     kind: str
     definition: str
+    columns: tuple[str, ...] = field(default=(), compare=False)
+    target: str | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return self.definition.removeprefix(f"{self.kind.upper()} ")
@@ -106,12 +126,13 @@ class Constraint:
 
 @dataclass(frozen=True)
 class Index:
-    """An index that is not a constraint's own."""
+    """An index that is not a constraint's own; ``sql_name`` is as SQL would name it."""
 
     name: str
     is_unique: bool
     definition: str
     is_valid: bool = True
+    sql_name: str = field(default="", compare=False)
 
     kind: ClassVar = "index"
 
@@ -122,10 +143,10 @@ class Index:
 
 @dataclass(frozen=True, repr=False)
 class Table(Shown):
-    """A table. ``name`` is as a query would have to say it, with its schema where that is not searched.
+    """A table. ``name`` has its schema before it where that is not searched; ``sql_name`` is as SQL names it.
 
     The order of columns means nothing to Postgres, so it is left out of comparisons, as are the rows.
-    ``rows`` is None where the role may not read them.
+    ``rows`` is None where the role may not read them, or nobody knows.
     """
 
     name: str
@@ -134,6 +155,9 @@ class Table(Shown):
     indexes: tuple[Index, ...] = ()
     rows: int | None = field(default=None, compare=False)
     is_estimate: bool = field(default=False, compare=False)
+    sql_name: str = field(default="", compare=False)
+    schema: str = field(default="", compare=False)
+    relation: str = field(default="", compare=False)
 
     @property
     def rules(self) -> tuple[Constraint | Index, ...]:
@@ -155,7 +179,9 @@ class Table(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Snapshot(Shown):
-    """The tables of a database by their names. Equal to another where the schema is, whatever the rows.
+    """The tables of a database by their names, equal to another's that are defined alike, whatever the rows.
+
+    Comments, triggers, policies and storage are no part of it.
 
     ``snapshot() - before`` is what happened since; ``snapshot() - models_at(...)`` is what the database has
     otherwise than Django would have made it of the models.
@@ -192,7 +218,10 @@ class Snapshot(Shown):
 
 @dataclass(frozen=True)
 class Change:
-    """One line of a difference: a sign, + - or ~, of what kind it is, and texts of before and after."""
+    """One line of a difference: a sign, + - or ~, of what kind it is, and texts of before and after.
+
+    ``old`` and ``new`` are the column, constraint or index itself; ``sql_table`` is the table as SQL has it.
+    """
 
     sign: str
     table: str
@@ -200,10 +229,14 @@ class Change:
     name: str = ""
     before: str = ""
     after: str = ""
+    old: Column | Constraint | Index | None = field(default=None, compare=False, repr=False)
+    new: Column | Constraint | Index | None = field(default=None, compare=False, repr=False)
+    sql_table: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         said = " ".join(filter(None, [self.sign, self.table, self.what, self.name]))
-        return f"{said}: {_arrow(self)}" if self.before or self.after else said
+        text = f"{said}: {_arrow(self)}" if self.before or self.after else said
+        return " ".join(text.split())
 
 
 @dataclass(frozen=True, repr=False)
@@ -244,12 +277,15 @@ def snapshot(
     ``schemas`` names Postgres' schemas to look into. A handful of queries, however many tables there are.
     Raises SchemaError: no such app, no such schema.
     """
-    connection = connections[using]
-    found = read(connection, schemas)
-    if app_labels:
-        ours = {name for label in app_labels for name in tables_of(connection, label, found.tables)}
-        found = Snapshot({name: table for name, table in found.tables.items() if name in ours}, using)
-    return found
+    found = read(connections[using], schemas)
+    return only(found, *app_labels) if app_labels else found
+
+
+def only(found: Snapshot, *app_labels: str) -> Snapshot:
+    """Return the tables of some apps. Raises SchemaError: no such app."""
+    connection = connections[found.using]
+    ours = {name for label in app_labels for name in tables_of(connection, label, found.tables)}
+    return Snapshot({name: table for name, table in found.tables.items() if name in ours}, found.using)
 
 
 def read(
@@ -275,44 +311,57 @@ def read(
                 None if generated else default,
                 {"a": "ALWAYS", "d": "BY DEFAULT"}.get(identity, ""),
                 default if generated else None,
+                generated == "s",
                 collation,
             )
         constraints: dict[int, list[Constraint]] = {}
         cursor.execute(CONSTRAINTS, params)
-        for oid, name, kind, definition in cursor.fetchall():
-            constraints.setdefault(oid, []).append(Constraint(name, KINDS[kind], definition))
+        for oid, name, kind, definition, keys, target in cursor.fetchall():
+            made = Constraint(name, KINDS[kind], definition, tuple(keys), target)
+            constraints.setdefault(oid, []).append(made)
         indexes: dict[int, list[Index]] = {}
         cursor.execute(INDEXES, params)
-        for oid, name, is_unique, is_valid, quoted, definition in cursor.fetchall():
+        for oid, name, is_unique, is_valid, sql_name, quoted, table, definition in cursor.fetchall():
             # CREATE INDEX name ON schema.table USING method (...): what follows the names.
-            definition = definition.partition(f"{quoted} USING ")[2]
-            indexes.setdefault(oid, []).append(Index(name, is_unique, definition, is_valid))
+            after = definition[definition.index(quoted) + len(quoted) :].partition(f"{table} USING ")[2]
+            indexes.setdefault(oid, []).append(Index(name, is_unique, after, is_valid, sql_name))
         cursor.execute(TABLES, params)
         found = cursor.fetchall()
         counts = _counts(cursor, found)
     tables = {}
-    for oid, schema, name, is_visible, _, _, _, estimate, may_read in found:
-        said = name if is_visible else f"{schema}.{name}"
-        tables[said] = Table(
-            said,
+    far = {f"{schema}.{relation}" for _, schema, relation, is_visible, *_ in found if not is_visible}
+    for oid, schema, relation, is_visible, sql_name, _, _, _, estimate, may_read in found:
+        name = relation if is_visible else f"{_part(schema)}.{_part(relation)}"
+        if is_visible and name in far:
+            name = _part(name)
+        tables[name] = Table(
+            name,
             columns.get(oid, {}),
             tuple(constraints.get(oid, ())),
             tuple(indexes.get(oid, ())),
-            (counts.get(oid, max(estimate, 0))) if may_read else None,
+            counts.get(oid, None if estimate < 0 else estimate) if may_read else None,
             oid not in counts,
+            sql_name,
+            schema,
+            relation,
         )
     return Snapshot(tables, connection.alias)
 
 
+def _part(name: str) -> str:
+    """Return a name so that its own dots cannot be taken for the one between schema and table."""
+    return f'"{name}"' if "." in name else name
+
+
 def _counts(cursor: Any, found: list[tuple[Any, ...]]) -> dict[int, int]:
-    """Return the rows of each table that is not too large to count."""
+    """Return the rows of each table that is neither too large to count nor on another server."""
     counts = {}
     waiting = []
-    for oid, _, _, _, kind, quoted, size, _, may_read in found:
-        if not may_read or kind == "f" or size > COUNTED_BYTES:
+    for oid, _, _, _, sql_name, size, is_foreign, only, _, may_read in found:
+        if not may_read or is_foreign or size > COUNTED_BYTES:
             continue
-        if size or kind == "p":
-            waiting.append(f"SELECT {oid}, count(*) FROM {quoted}")
+        if size:
+            waiting.append(f"SELECT {oid}, count(*) FROM {only}{sql_name}")
         else:
             counts[oid] = 0
     for start in range(0, len(waiting), COUNTED_AT_ONCE):
@@ -321,19 +370,23 @@ def _counts(cursor: Any, found: list[tuple[Any, ...]]) -> dict[int, int]:
     return counts
 
 
-def tables_of(connection: BaseDatabaseWrapper, app_label: str, known: Iterable[str]) -> list[str]:
+def tables_of(connection: BaseDatabaseWrapper, app_label: str, known: Mapping[str, Table]) -> list[str]:
     """Return those of the known tables that are an app's: its models', or else by the start of their name."""
     check_label(app_label)
-    owners: dict[str, str] = {}
+    owners: dict[scratch.Place, str] = {}
     history = history_of(connection)
-    registries = [history.newest().apps, installed]
-    for registry in registries:
+    for registry in (history.newest().apps, installed):
         for model in registry.get_models(include_auto_created=True):
-            owners[scratch.table_of(model)] = model._meta.app_label
+            if not model._meta.proxy and model._meta.managed:
+                owners[scratch.place_of(model)] = model._meta.app_label
+
+    def owner(table: Table) -> str | None:
+        return owners.get((table.schema, table.relation)) or owners.get((None, table.name))
+
     return [
         name
-        for name in known
-        if owners.get(name) == app_label or (name not in owners and name.startswith(f"{app_label}_"))
+        for name, table in known.items()
+        if owner(table) == app_label or (not owner(table) and name.startswith(f"{app_label}_"))
     ]
 
 
@@ -343,8 +396,7 @@ def _changes(before: Snapshot, after: Snapshot) -> Iterator[Change]:
         if old is None or new is None:
             table = new or old
             assert table is not None
-            sign = ADDED if old is None else REMOVED
-            yield Change(sign, name, "table", "", table.said_rows)
+            yield Change(REMOVED if new is None else ADDED, name, "table", "", table.said_rows)
             blank = Table(name, {})
             yield from _table_changes(old or blank, new or blank)
         else:
@@ -354,42 +406,42 @@ def _changes(before: Snapshot, after: Snapshot) -> Iterator[Change]:
 
 
 def _table_changes(old: Table, new: Table, named: frozenset[str] | None = None) -> Iterator[Change]:
-    """Yield what differs; ``named`` are the only constraints and indexes whose names count, if given."""
+    """Yield what differs; ``named`` are the only constraints and indexes whose names count, if given.
+
+    Constraints and indexes are compared by name, and what is left by what they say.
+    """
     for column in {**old.columns, **new.columns}:
-        was, is_ = old.columns.get(column), new.columns.get(column)
-        if was != is_:
-            yield _change(new.name, "column", column, was, is_)
-    yield from _definition_changes(old, new, named)
-
-
-def _definition_changes(old: Table, new: Table, named: frozenset[str] | None) -> Iterator[Change]:
-    """Compare constraints and indexes by name, and what is left by what they say."""
+        if old.columns.get(column) != new.columns.get(column):
+            yield _change(new, "column", column, old.columns.get(column), new.columns.get(column))
     was = {each.name: each for each in old.rules}
     is_ = {each.name: each for each in new.rules}
     for name in was.keys() & is_.keys():
         if was[name] == is_[name]:
             del was[name], is_[name]
     for name, each in list(was.items()):
-        twin = next((other for other, that in is_.items() if replace(that, name=name) == each), None)
+        twin = next((that for that in is_.values() if replace(that, name=name) == each), None)
         if twin is None:
             continue
         if named is None or name in named:
-            yield Change(CHANGED, new.name, each.kind, "", name, twin)
-        del was[name], is_[twin]
+            yield Change(
+                CHANGED, new.name, each.kind, "", name, twin.name, old=each, new=twin, sql_table=new.sql_name
+            )
+        del was[name], is_[twin.name]
     for name in {**was, **is_}:
         some = was.get(name) or is_[name]
-        yield _change(new.name, some.kind, name, was.get(name), is_.get(name))
+        yield _change(new, some.kind, name, was.get(name), is_.get(name))
 
 
-def _change(table: str, what: str, name: str, old: Any, new: Any) -> Change:
+def _change(table: Table, what: str, name: str, old: Any, new: Any) -> Change:
     sign = ADDED if old is None else REMOVED if new is None else CHANGED
-    return Change(sign, table, what, name, "" if old is None else str(old), "" if new is None else str(new))
+    before, after = ("" if each is None else str(each) for each in (old, new))
+    return Change(sign, table.name, what, name, before, after, old, new, table.sql_name)
 
 
 def _drift(found: Snapshot, models: Models) -> Difference:
     """Compare with what Django makes of the models; the names that it makes up do not count."""
     connection = connections[models.using]
-    expected = expected_tables(connection, models)
+    expected = expected_tables(connection, models, found)
     names = {*expected.tables, *tables_of(connection, models.app_label, found.tables)}
     named = frozenset(
         each.name for model in models for each in (*model._meta.constraints, *model._meta.indexes)
@@ -400,23 +452,50 @@ def _drift(found: Snapshot, models: Models) -> Difference:
         if old is not None and new is not None:
             changes += _table_changes(old, new, named)
         else:
-            changes.append(Change(REMOVED if new is None else ADDED, name, "table"))
+            sql_name = new.sql_name if new else ""
+            changes.append(Change(REMOVED if new is None else ADDED, name, "table", sql_table=sql_name))
     return Difference(tuple(changes))
 
 
-def expected_tables(connection: BaseDatabaseWrapper, models: Models) -> Snapshot:
-    """Return the tables that Django makes of an app's models, made for a moment on the same server."""
-    with scratch.tables(connection, models) as (session, names):
-        made = read(session, temporary=True)
-    elsewhere = [name for name in made.tables if "." in name]
-    return Snapshot({name: _resolved(made[name], elsewhere) for name in made.tables if name in names})
+def expected_tables(
+    connection: BaseDatabaseWrapper, models: Models, found: Snapshot | None = None
+) -> Snapshot:
+    """Return the tables that Django makes of an app's models, made for a moment on the same server.
+
+    They are named as those of ``found`` are, a snapshot of all schemas.
+    """
+    real = read(connection).tables.values() if found is None else found.tables.values()
+    there: dict[scratch.Place, Table] = {(table.schema, table.relation): table for table in real}
+    there |= {(None, table.name): table for table in real}
+    with scratch.tables(connection, models) as made:
+        temporary = read(made.session, temporary=True)
+    names = {}
+    for table in temporary:
+        place = made.places[table.relation]
+        name = ".".join(filter(None, place))
+        names[table.sql_name] = there.get(place, replace(table, name=name, sql_name=name))
+    return Snapshot(
+        {
+            names[table.sql_name].name: _as_real(table, names)
+            for table in temporary
+            if table.relation in made.wanted
+        }
+    )
 
 
-def _resolved(table: Table, elsewhere: list[str]) -> Table:
-    """Let foreign keys into other schemas name them as the real ones do."""
-    constraints = table.constraints
-    for name in elsewhere:
-        constraints = tuple(
-            replace(each, definition=each.definition.replace(f'"{name}"', name)) for each in constraints
+def _as_real(table: Table, names: Mapping[str, Table]) -> Table:
+    """Give a temporary table the name of the real one, and its foreign keys their targets'."""
+    constraints = tuple(
+        replace(
+            each,
+            target=names[each.target].sql_name,
+            definition=each.definition.replace(
+                f" REFERENCES {each.target}(", f" REFERENCES {names[each.target].sql_name}(", 1
+            ),
         )
-    return replace(table, constraints=constraints)
+        if each.target
+        else each
+        for each in table.constraints
+    )
+    real = names[table.sql_name]
+    return replace(table, name=real.name, sql_name=real.sql_name, constraints=constraints)

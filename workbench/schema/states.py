@@ -15,8 +15,9 @@ from django.db.migrations.state import ProjectState
 from workbench.schema import evolved, sources
 from workbench.schema.errors import SchemaError
 from workbench.schema.history import History, Models, Point, history_of
-from workbench.schema.show import ADDED, CHANGED, REMOVED, SAME, WARNING, Grid, Part, Row, Shown, Words
-from workbench.schema.snapshot import Change, Snapshot, expected_tables, snapshot
+from workbench.schema.mend import mend
+from workbench.schema.show import SAME, WARNING, Grid, Part, Row, Shown, Words
+from workbench.schema.snapshot import Snapshot, expected_tables, only, snapshot
 
 NAMES = ("model classes", "migration files", "recorded history", "real tables")
 ABSENT, DITTO = "—", "″"
@@ -90,34 +91,35 @@ def states(app_label: str, *, using: str = DEFAULT_DB_ALIAS) -> States:
     connection = connections[using]
     history = history_of(connection)
     history.find(app_label, "zero")
-    classes = {model.__name__: model for model in installed.get_app_config(app_label).get_models()}
-    code = Models(app_label, "the code", classes, using)
+    code = Point([], history.loader.unmigrated_apps)
+    code.state = ProjectState.from_apps(installed)
     newest = history.newest()
-    files = _models(newest, app_label, using)
-    disagreements = [*_in_code(app_label, history, newest), *_in_history(app_label, history)]
+    disagreements = list(_in_code(app_label, history, newest, code))
+    classes, files = (_models(point, app_label, using) for point in (code, newest))
     try:
         recorded = _models(history.now(), app_label, using)
     except SchemaError as error:
         disagreements.append(Disagreement("The recorded history does not fit together.", str(error)))
         recorded = files
-    real = snapshot(app_label, using=using)
-    disagreements += _drift(app_label, history, recorded, real)
-    made = [expected_tables(connection, models) for models in (code, files, recorded)]
+    everything = snapshot(using=using)
+    drift, reached = _drift(app_label, history, recorded, everything)
+    disagreements += [*_in_history(app_label, history, reached), *drift]
+    made = [expected_tables(connection, models, everything) for models in (classes, files, recorded)]
     at = ("as loaded", files.migration, recorded.migration, "as they are")
-    return States(app_label, at, (*made, real), tuple(disagreements))  # type: ignore[arg-type]
+    return States(app_label, at, (*made, only(everything, app_label)), tuple(disagreements))  # type: ignore[arg-type]
 
 
 def _models(point: Point, app_label: str, using: str) -> Models:
     return Models(app_label, point.as_of.get(app_label, "zero"), point.models(app_label), using)
 
 
-def _in_code(app_label: str, history: History, newest: Point) -> Iterator[Disagreement]:
+def _in_code(app_label: str, history: History, newest: Point, code: Point) -> Iterator[Disagreement]:
     """Compare the classes with their file, and with the migration files."""
     label = installed.get_app_config(app_label)
     for path in sources.stale():
         if path.is_relative_to(Path(label.path)):
             yield Disagreement(f"{path.name} was edited after this kernel loaded it.", "Restart the kernel.")
-    detector = MigrationAutodetector(newest.state, ProjectState.from_apps(installed), MigrationQuestioner())
+    detector = MigrationAutodetector(newest.state, code.state, MigrationQuestioner())
     found = detector.changes(history.graph, trim_to_apps={app_label}).get(app_label, [])
     if said := [operation.describe() for migration in found for operation in migration.operations]:
         yield Disagreement(
@@ -126,19 +128,21 @@ def _in_code(app_label: str, history: History, newest: Point) -> Iterator[Disagr
         )
 
 
-def _in_history(app_label: str, history: History) -> Iterator[Disagreement]:
-    """Compare the migration files with what is recorded."""
+def _in_history(app_label: str, history: History, reached: str | None) -> Iterator[Disagreement]:
+    """Compare the migration files with what is recorded, but for those that the tables have reached."""
     for name in history.gone(app_label):
         yield Disagreement(
             f"{name} is recorded as applied, and its file is gone.",
             f"Bring the file back, or forget the record with %manage migrate {app_label} --prune.",
         )
-    missing = [each for each in history.of(app_label) if (app_label, each.name) not in history.applied]
+    names = [each.name for each in history.of(app_label)]
+    done = names[: names.index(reached) + 1] if reached in names else []
+    missing = [name for name in names if (app_label, name) not in history.applied and name not in done]
     if missing:
-        said = ", ".join(each.name for each in missing)
+        said = ", ".join(missing)
         yield Disagreement(
             f"Not applied: {said}.",
-            f"%manage migrate {app_label} {missing[-1].name} brings the database there.",
+            f"%manage migrate {app_label} {missing[-1]} brings the database there.",
         )
     if history.is_evolved(app_label):
         before = ["zero", *(each.name for each in history.of(app_label) if not evolved.is_one(each))][-1]
@@ -148,41 +152,24 @@ def _in_history(app_label: str, history: History) -> Iterator[Disagreement]:
         )
 
 
-def _drift(app_label: str, history: History, recorded: Models, real: Snapshot) -> Iterator[Disagreement]:
-    """Compare the tables with what the recorded migrations made."""
-    found = real - recorded
+def _drift(
+    app_label: str, history: History, recorded: Models, everything: Snapshot
+) -> tuple[list[Disagreement], str | None]:
+    """Compare the tables with what the recorded migrations made, or with another migration that they fit."""
+    found = everything - recorded
     if not found:
-        return
-    names = [each.name for each in history.of(app_label) if each.name != recorded.migration]
-    for name in names[-POINTS_TRIED:]:
-        point = history.point((app_label, name))
-        if not real - Models(app_label, name, point.models(app_label), recorded.using):
-            yield Disagreement(
-                f"The tables are those of {name}, and {recorded.migration} is recorded.",
+        return [], None
+    names = ["zero", *(each.name for each in history.of(app_label))]
+    for name in [name for name in names if name != recorded.migration][-POINTS_TRIED:]:
+        point = history.point(None if name == "zero" else (app_label, name))
+        if not everything - Models(app_label, name, point.models(app_label), recorded.using):
+            tables = "There are no tables" if name == "zero" else f"The tables are those of {name}"
+            said = Disagreement(
+                f"{tables}, and {recorded.migration} is recorded.",
                 f"%manage migrate {app_label} {name} --fake records what is there.",
             )
-            return
-    for change in found:
-        yield Disagreement(f"The tables are not what the migrations made: {change}.", _mend(change))
-
-
-def _mend(change: Change) -> str:
-    """Return the SQL that makes the table what the migrations say."""
-    alter = f'ALTER TABLE "{change.table}"'
-    name = f'"{change.name}"'
-    if change.what == "table":
-        return (
-            f'DROP TABLE "{change.table}"; if nobody needs it.'
-            if change.sign == ADDED
-            else "Make it with the CREATE TABLE that timeline() shows."
-        )
-    if change.what == "column":
-        if change.sign == CHANGED:
-            return f"{alter} ALTER COLUMN {name} changes it back to {change.before}."
-        return f"{alter} DROP {name};" if change.sign == ADDED else f"{alter} ADD {name} {change.before};"
-    if change.what == "index":
-        drop, add = f"DROP INDEX {name};", f'CREATE INDEX {name} ON "{change.table}" USING {change.before};'
-    else:
-        drop = f"{alter} DROP CONSTRAINT {name};"
-        add = f"{alter} ADD CONSTRAINT {name} {change.what.upper()} {change.before};"
-    return drop if change.sign == ADDED else add if change.sign == REMOVED else f"{drop} {add}"
+            return [said], name
+    return [
+        Disagreement(f"The tables are not what the migrations made: {change}.", mend(change))
+        for change in found
+    ], None

@@ -9,6 +9,7 @@ from datetime import datetime
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
+from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.utils import timezone
 
@@ -35,7 +36,10 @@ class Step(Shown):
         return not self.irreversible
 
     def _row(self) -> Row:
-        when = f"{timezone.localtime(self.applied):%Y-%m-%d %H:%M}" if self.applied else "not applied"
+        when = "not applied"
+        if self.applied is not None:
+            local = timezone.localtime(self.applied) if timezone.is_aware(self.applied) else self.applied
+            when = f"{local:%Y-%m-%d %H:%M}"
         undone = "reversible" if self.is_reversible else f"irreversible: {', '.join(self.irreversible)}"
         origin = "made in a cell" if self.is_evolved else ""
         mark = "[X]" if self.applied else "[ ]"
@@ -101,10 +105,15 @@ def _step(history: History, migration: Migration, sql: str) -> Step:
         *key,
         when,
         tuple(operation.describe() for operation in migration.operations),
-        tuple(operation.describe() for operation in migration.operations if not operation.reversible),
+        tuple(operation.describe() for operation in migration.operations if not _is_reversible(operation)),
         sql,
         evolved.is_one(migration),
     )
+
+
+def _is_reversible(operation: Operation) -> bool:
+    inner = getattr(operation, "database_operations", [])  # SeparateDatabaseAndState says yes for all.
+    return operation.reversible and all(map(_is_reversible, inner))
 
 
 def _sql(connection: BaseDatabaseWrapper, history: History, app_label: str) -> Iterator[tuple[str, str]]:
