@@ -4,6 +4,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from psycopg2 import sql
@@ -33,9 +34,9 @@ def manage() -> Manage:
     return run
 
 
-@pytest.fixture
-def scratch_url() -> Iterator[str]:
-    """The address of an empty database that the workbench has no reason to take for its embedded one."""
+@contextmanager
+def scratch() -> Iterator[str]:
+    """Yield the address of an empty database, which the workbench has no reason to take for its own."""
     embedded.start(HOME)
     cluster = embedded.Cluster(HOME)
     name = f"scratch_{uuid.uuid4().hex[:12]}"
@@ -50,6 +51,12 @@ def scratch_url() -> Iterator[str]:
         )
         cursor.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
     administrator.close()
+
+
+@pytest.fixture
+def scratch_url() -> Iterator[str]:
+    with scratch() as url:
+        yield url
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 from django.db import DataError, IntegrityError, ProgrammingError, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models.sql import InsertQuery
 from psycopg2 import errors
 
 from workbench.connection import interrupt
@@ -71,6 +72,8 @@ def load(
     concrete: type[models.Model] = model._meta.concrete_model  # type: ignore[assignment]
     if concrete._meta.parents:
         raise FrameError(f"{model.__name__} is stored in several tables: save its instances one by one.")
+    # As for any other query, whoever guards them.
+    InsertQuery(model).get_compiler(connection=connection)
     table = _Table(connection, concrete)
     batches = _batches(table, rows)
     is_alone = not connection.in_atomic_block

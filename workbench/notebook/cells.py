@@ -30,7 +30,8 @@ def refresh(*_: object) -> None:
             connection.close_if_unusable_or_obsolete()
     for connection in list(watched):
         # Only its own thread may close it, and does if this check fails at its next query.
-        connection.health_check_done = connection.in_atomic_block  # type: ignore[attr-defined]
+        is_open = connection.in_atomic_block or not connection.autocommit
+        connection.health_check_done = is_open  # type: ignore[attr-defined]
 
 
 def mend(*_: object) -> None:

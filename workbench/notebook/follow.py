@@ -6,14 +6,17 @@ import re
 import symtable
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from functools import wraps
 from typing import Any
 
-from django.db import DatabaseError, ProgrammingError, connections, models, router
+from django.db import DatabaseError, ProgrammingError, connections, models, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate
+from django.db.models.sql import Query
 from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
+from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
 from workbench.notebook.display import short
 from workbench.schema import sources
@@ -22,6 +25,8 @@ from workbench.schema.follow import Follower
 # What the recorded history can be asked before, without being in the way of what sets up a session.
 ASKS = re.compile(r"\s*\(*\s*(select|insert|update|delete|with|declare)\b", re.IGNORECASE)
 RECORDS = re.compile(r"\s*(insert|update|delete)\b.*\bdjango_migrations\b", re.IGNORECASE | re.DOTALL)
+# Another role may have no right to read the recorded history, and a refusal would spoil an open transaction.
+ROLE = re.compile(r"\s*set\s+(local\s+|session\s+)?(role|authorization)\b", re.IGNORECASE)
 # A magic gets its cell as a text.
 MAGIC = re.compile(r"run_(cell|line)_magic\(")
 WORD = re.compile(r"\w+")
@@ -32,6 +37,7 @@ def register(shell: InteractiveShell) -> None:
     shell.events.register("pre_run_cell", following.begin)
     shell.events.register("post_run_cell", following.end)
     connection_created.connect(following.attach, weak=False)
+    following.guard()
     post_migrate.connect(following.migrated, weak=False)
 
 
@@ -43,6 +49,7 @@ class Following:
         # Of the cell that runs: databases looked at, databases that recorded a migration, models asked.
         self._looked: set[str] = set()
         self._recorded: set[str] = set()
+        self._roles: set[str] = set()
         self._asked: set[type[models.Model]] = set()
 
     def begin(self, info: ExecutionInfo) -> None:
@@ -58,8 +65,9 @@ class Following:
         assigned, used = names_of(info.transformed_cell or self._shell.transform_cell(info.raw_cell))
         self._follower.let_go(assigned)
         for alias in {self._alias(name) for name in used & self._follower.names}:
-            with suppress(DatabaseError):  # The cell itself will meet it, and show it.
-                self._look(connections[alias])
+            if not _is_about_to_begin(connections[alias]):
+                with suppress(DatabaseError):  # The cell itself will meet it, and show it.
+                    self._look(connections[alias])
 
     def end(self, *_: object) -> None:
         """After a cell that migrated by other ways than the command."""
@@ -74,21 +82,19 @@ class Following:
     def attach(self, connection: BaseDatabaseWrapper, **_: object) -> None:
         if self._around not in connection.execute_wrappers:
             connection.execute_wrappers.append(self._around)
-            operations: Any = connection.ops
-            compiler = operations.compiler
-            operations.compiler = lambda name: self._guarded(compiler(name))
 
-    def _guarded(self, compiler: type) -> Callable[..., Any]:
+    def guard(self) -> None:
         """Let no query be made of a class that the database has moved away from."""
+        get_compiler = Query.get_compiler
 
+        @wraps(get_compiler)
         def make(query: Any, *arguments: Any, **options: Any) -> Any:
-            model = getattr(query, "model", None)
-            if model is not None:
-                self._follower.check(model)
-                self._asked.add(model)
-            return compiler(query, *arguments, **options)
+            if query.model is not None:
+                self._follower.check(query.model)
+                self._asked.add(query.model)
+            return get_compiler(query, *arguments, **options)
 
-        return make
+        Query.get_compiler = make  # type: ignore[assignment, method-assign]
 
     def _around(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         connection = context["connection"]
@@ -98,12 +104,14 @@ class Following:
                 self._look(connection)
             for model in self._asked:
                 self._follower.check(model)
+        if ROLE.match(text):
+            self._roles.add(connection.alias)
         if RECORDS.match(text):
             self._recorded.add(connection.alias)
         try:
             return execute(sql, params, many, context)
         except ProgrammingError as error:
-            explained = self._follower.explained(error, text, connection.alias)
+            explained = self._follower.explained(error, text, connection.alias, self._asked)
             if explained is None:
                 raise
             raise explained from error.__cause__
@@ -111,16 +119,30 @@ class Following:
     def _look(self, connection: BaseDatabaseWrapper) -> None:
         alias = connection.alias
         self._looked.add(alias)
-        if connection.needs_rollback:
+        if connection.needs_rollback or _status(connection) == TRANSACTION_STATUS_INERROR:
             return
         is_ours = alias in self._recorded
         self._recorded.discard(alias)
-        for sentence in self._follower.look(connection, by_others=not is_ours):
+        is_open = connection.in_atomic_block or not connection.get_autocommit()
+        with transaction.atomic(alias) if is_open and alias in self._roles else nullcontext():
+            said = self._follower.look(connection, by_others=not is_ours)
+        for sentence in said:
             print(sentence)
 
     def _alias(self, name: str) -> str:
         alias: str = router.db_for_write(self._shell.user_ns[name])
         return alias
+
+
+def _status(connection: BaseDatabaseWrapper) -> int | None:
+    raw = connection.connection
+    return None if raw is None or raw.closed else raw.get_transaction_status()
+
+
+def _is_about_to_begin(connection: BaseDatabaseWrapper) -> bool:
+    """Tell whether a transaction spans cells, and nothing was asked in it: SET TRANSACTION must be first."""
+    status = _status(connection)
+    return status == TRANSACTION_STATUS_IDLE and not connection.connection.autocommit
 
 
 def names_of(code: str) -> tuple[set[str], set[str]]:

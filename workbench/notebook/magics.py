@@ -13,10 +13,10 @@ from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError
-from django.db import DEFAULT_DB_ALIAS, DatabaseError
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from IPython.core.error import StdinNotImplementedError
 from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
-from IPython.core.magic import Magics, cell_magic, line_magic, magics_class
+from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from workbench.connection import where
@@ -66,8 +66,8 @@ class WorkbenchMagics(Magics):
             return
         _run(_command(name), name, arguments)
 
-    @cell_magic
-    def evolve(self, line: str, cell: str) -> None:
+    @line_cell_magic
+    def evolve(self, line: str, cell: str = "") -> None:
         """Show the migration that makemigrations would write if this cell stood in the app's models.py.
 
         Example::
@@ -83,8 +83,19 @@ class WorkbenchMagics(Magics):
         shell = self.shell
         assert shell is not None
         asked = _evolve_parser().parse_args(_words(line))
+        if asked.database not in connections:
+            known = ", ".join(connections)
+            raise CellError(
+                f"There is no database alias {asked.database!r}: settings.DATABASES names {known}."
+            )
         if asked.go_on and self._last is None:
             raise CellError("There is no evolve to go on from: run one before, or leave --continue out.")
+        if asked.go_on and self._last is not None and self._last.app_label != asked.app_label:
+            raise CellError(f"--continue goes on from an evolve of {self._last.app_label}: leave it out.")
+        if asked.go_on and asked.start:
+            raise CellError(
+                "--continue goes on from the evolve before, --from from a migration: leave one out."
+            )
         answers = Answers(
             renames=_pairs(asked.rename, "--rename"),
             defaults=_pairs(asked.default, "--default"),
@@ -102,10 +113,10 @@ class WorkbenchMagics(Magics):
             using=asked.database,
         )
         display(evolution)
-        if asked.write:
-            self._write(evolution, asked.database)
         if asked.apply:
             self._apply(evolution, asked.database, asked.yes)
+        if asked.write:
+            self._write(evolution, asked.database)
         if evolution and not asked.write and not asked.apply:
             print("Nothing has changed: --apply migrates this database with it, --write keeps it as a file.")
         self._last = None if asked.apply else evolution
@@ -122,11 +133,10 @@ class WorkbenchMagics(Magics):
     def _apply(self, evolution: Evolution, using: str, is_settled: bool) -> None:
         if not evolution.chain:
             return
-        keys = keep(evolution, using=using)
         place = where(using)
         if not (place.is_embedded or is_settled or settings.WORKBENCH_YES):
             raise CellError(f"This migrates {place}: add --yes if that is what you want.")
-        with evolved.offered(keys):
+        with evolved.offered(keep(evolution, using=using)):
             arguments = [evolution.app_label, evolution.chain[-1].name, "--database", using]
             _run(_command("migrate"), "migrate", [*arguments, *(["--yes"] if is_settled else [])])
 
@@ -140,6 +150,10 @@ class WorkbenchMagics(Magics):
             %manage migrate catalog 0001
         """
         assert self.shell is not None
+        if self.shell.should_run_async(cell, transformed_cell=self.shell.transform_cell(cell)):
+            raise CellError(
+                "%%diff cannot wait for an await: take snapshot() before and after, and subtract."
+            )
         app_labels = _words(line)
         before = snapshot(*app_labels)
         result = _nested(self.shell, cell)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from sys import modules
 from traceback import walk_tb
 from typing import Any
@@ -26,6 +27,8 @@ from django.utils import timezone
 from workbench.schema.errors import SchemaError, or_rather
 
 FILE = "<cell>"
+# A cell that has the first makes a data migration.
+DATA_FUNCTIONS = FORWARDS, BACKWARDS = "forwards", "backwards"
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ def run(app_label: str, source: str, namespace: Mapping[str, Any], registry: App
     before = set(registry.get_models(include_auto_created=True))
     try:
         tree = ast.parse(source, FILE)
-        with _registering_in(registry):
+        with _registering_in(registry, app_label):
             exec(compile(tree, FILE, "exec", dont_inherit=True), names)
     except SyntaxError as error:
         raise _at(source, error.lineno or 1, error.msg) from None
@@ -76,7 +79,11 @@ def run(app_label: str, source: str, namespace: Mapping[str, Any], registry: App
             said = f"{model.__name__} is of the app {model._meta.app_label}, and the cell is of {app_label}."
             raise _at(source, _line_of(source, model.__name__, ()), said)
     defined = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    return Cell(source, tuple(made), {name: names[name] for name in defined}, names)
+    defined |= {
+        node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in DATA_FUNCTIONS
+    }
+    functions = {name: names[name] for name in defined if callable(names.get(name))}
+    return Cell(source, tuple(made), functions, names)
 
 
 def wrong(cell: Cell, message: CheckMessage) -> SchemaError:
@@ -86,7 +93,8 @@ def wrong(cell: Cell, message: CheckMessage) -> SchemaError:
     if isinstance(obj, models.Field):
         return cell.error(_sentence(message), model=obj.model.__name__, words=[obj.name, *words])
     name = obj.__name__ if isinstance(obj, type) else ""
-    return cell.error(_sentence(message), model=name, words=[word.rpartition(".")[2] for word in words])
+    # What is wrong is named last: 'constraints' refers to the nonexistent field 'naem'.
+    return cell.error(_sentence(message), model=name, words=[word.rpartition(".")[2] for word in words[::-1]])
 
 
 def _sentence(message: CheckMessage) -> str:
@@ -94,10 +102,12 @@ def _sentence(message: CheckMessage) -> str:
 
 
 @contextmanager
-def _registering_in(registry: Apps) -> Iterator[None]:
+def _registering_in(registry: Apps, app_label: str) -> Iterator[None]:
     """Let new classes register there; Django's own isolate_apps would set the apps up a second time."""
     before = Options.default_apps
     Options.default_apps = registry
+    if stub := registry.app_configs.get(app_label):
+        stub.default_auto_field = installed.get_app_config(app_label).default_auto_field
     try:
         yield
     finally:
@@ -106,10 +116,11 @@ def _registering_in(registry: Apps) -> Iterator[None]:
 
 def _said(error: Exception, names: Iterable[str]) -> str:
     """Return an exception in a sentence, with a guess at what was meant."""
-    guess = ""
     if isinstance(error, AttributeError | NameError) and error.name:
-        guess = or_rather(error.name, dir(error.obj) if isinstance(error, AttributeError) else names)
-    return f"{error}{guess or f' ({type(error).__name__}).'}"
+        return (
+            f"{error}{or_rather(error.name, dir(error.obj) if isinstance(error, AttributeError) else names)}"
+        )
+    return f"{error} ({type(error).__name__})."
 
 
 def _at(source: str, line: int, message: str) -> SchemaError:
@@ -119,12 +130,22 @@ def _at(source: str, line: int, message: str) -> SchemaError:
 
 
 def _line_of(source: str, model: str, words: Iterable[str]) -> int:
-    """Return the line of the class on which one of the words is a name or a string, else its first."""
-    for node in ast.parse(source).body:
-        if isinstance(node, ast.ClassDef) and node.name == model:
-            for word in words:
-                for part in ast.walk(node):
-                    if getattr(part, "id", None) == word or getattr(part, "value", None) == word:
-                        return part.lineno  # type: ignore[attr-defined, no-any-return]
-            return node.lineno
-    return 1
+    """Return the line of the class on which one of the words is a name or a string, else its first.
+
+    Without such a class it is anywhere in the cell.
+    """
+    words = [*words]
+    tree = ast.parse(source)
+    classes = [
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == model
+    ]
+    within: ast.AST = classes[-1] if classes else tree
+    # Where it is used, before where it is defined.
+    for attributes in (("id", "value"), ("name",)):
+        for word, part in product(words, [*ast.walk(within)]):
+            said = [getattr(part, attribute, None) for attribute in attributes]
+            if word.lower() in [each.lower().lstrip("-") for each in said if isinstance(each, str)]:
+                return part.lineno  # type: ignore[attr-defined, no-any-return]
+    return classes[-1].lineno if classes else 1

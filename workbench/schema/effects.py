@@ -101,6 +101,8 @@ def _run(session: BaseDatabaseWrapper, state: ProjectState, migration: Migration
             except DatabaseError as error:
                 said = str(error).partition("\n")[0]
                 raise SchemaError(f"Postgres refuses this ({operation.describe()}): {said}.") from error
+            except Exception as error:
+                raise SchemaError(f"Django cannot run this ({operation.describe()}): {error}.") from error
         state = after
 
 

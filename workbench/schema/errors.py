@@ -21,6 +21,6 @@ class NotInHistory(OneSentence, AttributeError):
 
 
 def or_rather(name: str, known: Iterable[str]) -> str:
-    """Return a guess at what was meant, to end a sentence with; "" where nothing is near."""
+    """Return the end of a sentence: a guess at what was meant, or a full stop where nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {near[0]}?" if near else ""
+    return f": did you mean {near[0]}?" if near else "."

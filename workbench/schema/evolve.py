@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from inspect import ismethod, signature
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,16 +20,16 @@ from django.db.migrations.writer import MigrationWriter
 
 from workbench.schema import cell as cells
 from workbench.schema import evolved
-from workbench.schema.cell import Cell
+from workbench.schema.cell import BACKWARDS, FORWARDS, Cell
 from workbench.schema.effects import Effect, effects
 from workbench.schema.errors import SchemaError
 from workbench.schema.history import History, Key, Point, history_of
 from workbench.schema.show import Code, Grid, Part, Row, Shown, Words
 
-# The data migration of a cell that defines these.
-FORWARDS, BACKWARDS = "forwards", "backwards"
 # Where functions of the cell would have to be imported from, until they stand in the migration's own file.
 CELL_MODULE = "workbench_cell"
+FUTURE = re.compile(r"^from __future__ .*$", re.MULTILINE)
+CLASS = "\n\n\nclass Migration("
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,13 @@ def evolve(
     """
     connection = connections[using]
     history = history_of(connection)
+    if gone := history.gone(app_label):
+        raise SchemaError(
+            f"{gone[0]} is recorded as applied, and its file is gone: bring it back, or forget the record "
+            f"with %manage migrate {app_label} --prune."
+        )
+    if name is not None and not name.isidentifier():
+        raise SchemaError(f"{name!r} is no name for a migration: letters, digits and _ make one.")
     if isinstance(start, Evolution):
         before, earlier = start.point, start
     else:
@@ -124,8 +132,11 @@ def evolve(
     answers = answers or Answers()
     if FORWARDS in cell.functions:
         last = before.as_of.get(app_label)
-        is_done = last and cell.source.strip() in evolved.text(app_label, last)
-        migrations = [] if is_done else [_data_migration(app_label, cell, last, name)]
+        migration = _data_migration(app_label, cell, last, name)
+        # Running a cell again is no second migration.
+        source = _text(migration, cell).partition(CLASS)[0]
+        is_done = last and evolved.text(connection, app_label, last).partition(CLASS)[0] == source
+        migrations = [] if is_done else [migration]
     else:
         migrations = _detect(app_label, cell, before, answers, name)
     after, steps = _copy(before), []
@@ -161,13 +172,19 @@ def _detect(app_label: str, cell: Cell, before: Point, answers: Answers, name: s
     for removed in answers.removed:
         if removed.lower() not in there:
             raise SchemaError(f"There is no model {removed} to remove: {app_label} has {_names(there)}.")
+        if removed.lower() in {model._meta.model_name for model in cell.models}:
+            raise cell.error(f"{removed} is in the cell, so it cannot go.", model=removed)
         state.remove_model(app_label, removed.lower())
-    for old, new in answers.renames.items():
+    # Models first: Writer.bio is a field of what Author is renamed to.
+    for old, new in sorted(answers.renames.items(), key=lambda pair: "." in pair[0]):
         model, _, attribute = old.partition(".")
         if model.lower() not in there or (attribute and attribute not in there[model.lower()].fields):
             raise SchemaError(f"There is no {old} to rename: {app_label} has {_names(there)}.")
         if not attribute:
+            if new.lower() in there:
+                raise SchemaError(f"{old} cannot become {new}: {app_label} has a {new} already.")
             state.rename_model(app_label, model, new)
+            there[new.lower()] = there.pop(model.lower())
     if not cell.models and not answers.removed:
         raise SchemaError(
             f"The cell defines no model of {app_label}, and no function {FORWARDS}(apps, schema_editor)."
@@ -192,14 +209,20 @@ def _check(cell: Cell, state: ProjectState, changed: Iterable[ModelState]) -> No
     try:
         apps = state.apps
     except Exception as error:
-        said = str(error).partition("\n")[0]
-        words = re.findall(r"'(?:\w+\.)?(\w+)'", said)
+        said = re.sub(r"<function .*> contains", "A field contains", str(error).partition("\n")[0])
+        found = re.findall(r"'(?:\w+\.)?(\w+)'|to \w+\.(\w+)|manager (\w+)", said)
+        words = [word for words in found for word in words if word]
         owner = re.search(r"field \w+\.(\w+)\.(\w+)", said)
         raise cell.error(
             said, model=owner[1] if owner else "", words=[owner[2], *words] if owner else words
         ) from None
     for each in changed:
-        for message in apps.get_model(each.app_label, each.name).check(databases=[DEFAULT_DB_ALIAS]):
+        model = apps.get_model(each.app_label, each.name)
+        if not ismethod(model.check):
+            raise cell.error("'check' is a method that Django needs.", model=each.name, words=["check"])
+        # A state holds a set here, which the check takes for a mistake.
+        model._meta.unique_together = tuple(model._meta.unique_together)
+        for message in model.check(databases=[DEFAULT_DB_ALIAS]):
             if message.is_serious():
                 raise cells.wrong(cell, message)
 
@@ -288,23 +311,39 @@ def _data_migration(app_label: str, cell: Cell, last: str | None, name: str | No
     if last:
         migration.dependencies = [(app_label, last)]  # type: ignore[misc]
     code, reverse_code = (cell.functions.get(name) for name in (FORWARDS, BACKWARDS))
+    for each, function in ((FORWARDS, code), (BACKWARDS, reverse_code)):
+        if function is not None:
+            try:
+                signature(function).bind(None, None)
+            except TypeError as error:
+                said = f"{each}() is given apps and schema_editor: {error}."
+                raise cell.error(said, model=each) from None
     migration.operations = [RunPython(code, reverse_code)]  # type: ignore[arg-type, misc]
     return migration
 
 
 def _text(migration: Migration, cell: Cell) -> str:
-    """Return the migration's file, with the functions of a data migration in it."""
+    """Return the migration's file, with the code of a data migration in it."""
     is_data = any(isinstance(operation, RunPython) for operation in migration.operations)
     for function in cell.functions.values() if is_data else ():
-        function.__module__ = CELL_MODULE
-    text = str(MigrationWriter(migration, include_header=False).as_string())
-    if is_data:
-        text = text.replace(f"import {CELL_MODULE}\n", "").replace(f"{CELL_MODULE}.", "")
-        head, _, body = text.partition("class Migration")
-        source = cell.source.strip()
-        gap = "\n" if source.startswith(("import ", "from ")) else "\n\n\n"
-        text = f"{head.rstrip()}{gap}{source}\n\n\nclass Migration{body}"
-    return text
+        if function.__module__ == cell.names["__name__"]:
+            function.__module__ = CELL_MODULE
+    try:
+        text: str = MigrationWriter(migration, include_header=False).as_string()
+    except ValueError as error:
+        operation: Any = migration.operations[0]
+        model, name = getattr(operation, "model_name", ""), getattr(operation, "name", "")
+        named = next((each.__name__ for each in cell.models if each._meta.model_name == model), name)
+        raise cell.error(str(error).partition("\n")[0], model=named, words=[name]) from None
+    if not is_data:
+        return text
+    text = text.replace(f"import {CELL_MODULE}\n", "").replace(f"{CELL_MODULE}.", "")
+    head, _, body = text.partition(CLASS)
+    source = cell.source.strip()
+    future = "\n".join(FUTURE.findall(source))
+    source = FUTURE.sub("", source).strip()
+    gap = "\n" if source.startswith(("import ", "from ")) else "\n\n\n"
+    return f"{future}\n\n{head.strip()}{gap}{source}{CLASS}{body}".lstrip()
 
 
 def _loaded(text: str, migration: Migration) -> Migration:
@@ -347,7 +386,7 @@ def write(evolution: Evolution, *, using: str = DEFAULT_DB_ALIAS) -> list[Path]:
     history = history_of(connections[using])
     label = evolution.app_label
     steps = evolution.chain or [
-        Planned(each.name, evolved.text(label, each.name), (), each)
+        Planned(each.name, evolved.text(connections[using], label, each.name), (), each)
         for each in history.of(label)
         if evolved.is_one(each)
     ]
@@ -370,7 +409,7 @@ def keep(evolution: Evolution, *, using: str = DEFAULT_DB_ALIAS) -> set[Key]:
     last = history.of(label)
     steps = _new(history, label, evolution.chain, last[-1].name if last else None)
     for step in steps:
-        evolved.write(label, step.name, step.text)
+        evolved.write(connections[using], label, step.name, step.text)
     return {(label, step.name) for step in steps}
 
 

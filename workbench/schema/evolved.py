@@ -1,8 +1,8 @@
 """Migrations that were made in a cell and applied, without a file among the app's own.
 
-Their files lie in ``WORKBENCH_HOME/evolved``. Django's loader sees one while the database that it loads for
-has it recorded as applied, so every command knows it, can undo it, and then has never heard of it. One that
-is not applied must stay hidden: migrate would apply it to every database.
+Their files lie in ``WORKBENCH_HOME/evolved``, in a folder for each database. Django's loader sees one while
+the database that it loads for has it recorded as applied, so every command knows it, can undo it, and then
+has never heard of it. One that is not applied must stay hidden: migrate would apply it.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from urllib.parse import quote
 
 from django.conf import settings
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
@@ -28,8 +30,10 @@ def install() -> None:
     @wraps(load_disk)
     def load(self: MigrationLoader) -> None:
         load_disk(self)
-        files = {(path.parent.name, path.stem): path for path in folder().glob("*/*.py")}
-        if self.connection is None or not files:
+        if self.connection is None:
+            return
+        files = {(path.parent.name, path.stem): path for path in folder(self.connection).glob("*/*.py")}
+        if not files:
             return
         applied = {*MigrationRecorder(self.connection).applied_migrations(), *_offered}
         for key in files.keys() & applied:
@@ -39,19 +43,23 @@ def install() -> None:
     MigrationLoader.load_disk = load  # type: ignore[method-assign]
 
 
-def folder() -> Path:
-    return Path(settings.WORKBENCH_HOME, "evolved")
+def folder(connection: BaseDatabaseWrapper) -> Path:
+    """Return where the files of a database lie: by its name, server and port."""
+    config = connection.settings_dict
+    server = config["HOST"] or config["OPTIONS"].get("host") or ""
+    place = f"{config['NAME']} {server} {config['PORT']}".strip()
+    return Path(settings.WORKBENCH_HOME, "evolved", quote(place, safe=" "))
 
 
-def write(app_label: str, name: str, text: str) -> None:
-    path = folder() / app_label / f"{name}.py"
+def write(connection: BaseDatabaseWrapper, app_label: str, name: str, text: str) -> None:
+    path = folder(connection) / app_label / f"{name}.py"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
-def text(app_label: str, name: str) -> str:
+def text(connection: BaseDatabaseWrapper, app_label: str, name: str) -> str:
     """Return the file of one; "" where there is none."""
-    path = folder() / app_label / f"{name}.py"
+    path = folder(connection) / app_label / f"{name}.py"
     return path.read_text(encoding="utf-8") if path.exists() else ""
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.apps import apps as installed
 from django.apps.registry import Apps
-from django.db import ProgrammingError, models, router
+from django.db import DEFAULT_DB_ALIAS, ProgrammingError, models, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
@@ -19,6 +20,7 @@ Model = type[models.Model]
 
 # So many names or differences are said in one sentence.
 LISTED = 4
+COLUMN = re.compile(r'column "?(?:\w+\.)?(\w+)"? ')
 
 
 class Follower:
@@ -35,11 +37,13 @@ class Follower:
         for name, value in namespace.items():
             if isinstance(value, type) and issubclass(value, models.Model) and value._meta.apps is installed:
                 self._real[name] = self._bound[name] = value
+        # What is said, once, of a history that cannot be followed.
+        self._failed: dict[str, str] = {}
         self._applied: dict[str, frozenset[Key]] = {}
         self._points: dict[str, Point] = {}
         # Where an app is, if it is not at its newest; "" before its first migration.
         self._behind: dict[tuple[str, str], str] = {}
-        self._last: dict[str, str] = {}
+        self._last: dict[tuple[str, str], str] = {}
         # The apps of each registry that the database has moved away from.
         self._retired: WeakKeyDictionary[Apps, set[str]] = WeakKeyDictionary()
 
@@ -63,24 +67,27 @@ class Follower:
         recorded = recorded_in(connection)
         alias = connection.alias
         before = self._applied.get(alias)
-        if before == recorded.keys():
+        if before == recorded.keys() and alias not in self._failed:
             return []
         self._applied[alias] = frozenset(recorded)
         try:
             history = history_of(connection, recorded)
             behind = self._behind_of(history)
             point = history.fresh() if any(behind.values()) else None
-            self._last |= {label: history.last(label) for label in installed.app_configs}
+            self._last |= {(alias, label): history.last(label) for label in installed.app_configs}
         except SchemaError as error:
-            return [f"The models in this kernel cannot follow the database. {error}"]
+            sentence = f"The models in this kernel cannot follow the database. {error}"
+            was, self._failed[alias] = self._failed.get(alias), sentence
+            return [] if was == sentence else [sentence]
+        self._failed.pop(alias, None)
         said = []
-        if by_others and before is not None:
+        if by_others and before not in (None, recorded.keys()):
             labels = sorted({label for label, _ in before ^ recorded.keys()})
             said = [
                 f"Another session migrated {label} to {history.last(label) or 'zero'}." for label in labels
             ]
         for label in self._move(alias, behind, point):
-            said += self._rebind(alias, label)
+            said += self._rebind(alias, label, is_first=before is None)
         return said
 
     def _behind_of(self, history: History) -> dict[str, str]:
@@ -103,7 +110,7 @@ class Follower:
         self._behind |= {(alias, label): at for label, at in behind.items()}
         return sorted({*changed, *(label for label, at in behind.items() if at)})
 
-    def _rebind(self, alias: str, label: str) -> list[str]:
+    def _rebind(self, alias: str, label: str, *, is_first: bool) -> list[str]:
         """Bind an app's names to what fits, and say so."""
         point = self._points.get(alias)
         at = self._behind.get((alias, label))
@@ -119,8 +126,10 @@ class Follower:
                     back.append(name)
                 else:
                     moved[name] = fits
+            elif at == "" and not is_first:
+                back.append(name)
             self._bound[name] = self._namespace[name] = fits
-        moved |= self._bind_others(label, then)
+        moved |= self._bind_others(alias, label, then)
         said = []
         if moved:
             said.append(f"{_listed(moved)} {_are(moved)} now as of {at}{self._lacking(moved, label, then)}.")
@@ -134,22 +143,35 @@ class Follower:
             said.append(f"There is no {_listed(back, 'or')} in the database{point_said}.")
         return said
 
-    def _bind_others(self, label: str, then: dict[str, Model]) -> dict[str, Model]:
+    def _bind_others(self, alias: str, label: str, then: dict[str, Model]) -> dict[str, Model]:
         """Bind what the code has no class for any more, where the name is free; unbind what is over."""
-        for name, model in list(self._bound.items()):
-            if name not in self._real and model._meta.app_label == label:
-                if name in self.names:
-                    del self._namespace[name]
-                del self._bound[name]
+        before = {
+            name: model
+            for name, model in self._bound.items()
+            if name not in self._real
+            and model._meta.app_label == label
+            and router.db_for_write(model) == alias
+        }
+        for name in before:
+            if name in self.names:
+                del self._namespace[name]
+            del self._bound[name]
         real = {model.__name__ for model in installed.get_app_config(label).get_models()}
         added = {
             name: model
             for name, model in then.items()
-            if name not in real and name not in self._namespace and not model._meta.auto_created
+            if name not in real
+            and name not in self._namespace
+            and not model._meta.auto_created
+            and router.db_for_write(model) == alias
         }
         self._bound |= added
         self._namespace.update(added)
-        return added
+        return {
+            name: model
+            for name, model in added.items()
+            if name not in before or not _same(before[name], model)
+        }
 
     def _lacking(self, moved: dict[str, Model], label: str, then: dict[str, Model]) -> str:
         """Say how the historical classes differ from the real ones."""
@@ -172,26 +194,46 @@ class Follower:
         if model._meta.app_label not in self._retired.get(model._meta.apps, ()):
             return
         name, label = model.__name__, model._meta.app_label
+        at = self._last.get((router.db_for_read(model), label))
+        if at == model.as_of_migration:  # type: ignore[attr-defined]
+            return  # The database came back.
         raise StaleModel(
             f"This {name} is as of {model.as_of_migration}, "  # type: ignore[attr-defined]
-            f"and the database is at {self._last.get(label) or 'zero'} now: make the query, or the instance, "
+            f"and the database is at {at or 'zero'} now: make the query, or the instance, "
             f"anew from {name}."
         )
 
-    def explained(self, error: ProgrammingError, sql: str, alias: str) -> StaleModel | None:
+    def explained(
+        self, error: ProgrammingError, sql: str, alias: str, asked: Iterable[Model] = ()
+    ) -> StaleModel | None:
         """Return what is behind a missing table or column: an app whose migrations are not all applied."""
         if not isinstance(error.__cause__, errors.UndefinedColumn | errors.UndefinedTable):
             return None
         said = str(error).partition("\n")[0]
+        if column := COLUMN.match(said):
+            known = {
+                field.column for model in (*installed.get_models(), *asked) for field in model._meta.fields
+            }
+            if column[1] not in known:
+                return None
+        option = "" if alias == DEFAULT_DB_ALIAS else f" --database {alias}"
         for (one, label), at in self._behind.items():
             tables = [model._meta.db_table for model in installed.get_app_config(label).get_models()]
             if one == alias and any(table in sql for table in tables):
                 if not at:
-                    advice = f"no migration of {label} is applied. %manage migrate {label} makes its tables."
-                    return StaleModel(f"{said}: {advice}")
+                    advice = f"%manage migrate {label}{option} makes its tables."
+                    return StaleModel(f"{said}: no migration of {label} is applied. {advice}")
                 return StaleModel(
                     f"{said}: the database is at {at} of {label}, and the query is not. Make it anew from "
-                    f"the model, or run %manage migrate {label}."
+                    f"the model, or run %manage migrate {label}{option}."
+                )
+        for model in asked:
+            label = model._meta.app_label
+            last = self._last.get((alias, label))
+            if is_historical(model) and model.as_of_migration != last:  # type: ignore[attr-defined]
+                return StaleModel(
+                    f"{said}: this {model.__name__} is as of {model.as_of_migration}, "  # type: ignore[attr-defined]
+                    f"and the database is at {last or 'zero'}."
                 )
         return None
 
@@ -207,7 +249,7 @@ def _fields(model: Model) -> list[str]:
 
 def _listed(names: Iterable[str], conjunction: str = "and") -> str:
     *firsts, last = [*names]
-    if len(firsts) >= LISTED:
+    if len(firsts) > LISTED:
         return f"{', '.join(firsts[:LISTED])} {conjunction} {len(firsts) + 1 - LISTED} others"
     return f" {conjunction} ".join(filter(None, [", ".join(firsts), last]))
 

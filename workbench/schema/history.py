@@ -10,10 +10,12 @@ from contextlib import nullcontext
 from datetime import datetime
 from functools import cache, cached_property
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from django.apps import apps as installed
 from django.apps.registry import Apps
+from django.core.exceptions import FieldError
 from django.db import DEFAULT_DB_ALIAS, ProgrammingError, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
@@ -41,6 +43,8 @@ def models_at(app_label: str, migration: str | None = None, *, using: str = DEFA
 
     Raises SchemaError: no such app or migration, or files that do not fit together.
     """
+    if using not in connections:
+        raise SchemaError(f"There is no database alias {using!r}: there are {', '.join(connections)}.")
     history = history_of(connections[using])
     key = history.find(app_label, migration)
     return Models(app_label, key[1] if key else "zero", history.point(key).models(app_label), using)
@@ -58,10 +62,12 @@ class Models:
         self._classes = classes
 
     def __getattr__(self, name: str) -> type[models.Model]:
+        if name.startswith("__"):
+            raise AttributeError(name)  # copy and pickle ask before anything is set.
         try:
             return self.__dict__["_classes"][name]  # type: ignore[no-any-return]
         except KeyError:
-            raise NotInHistory(f"{self} has no {name}{or_rather(name, dir(self))}.") from None
+            raise NotInHistory(f"{self} has no {name}{or_rather(name, dir(self))}") from None
 
     def __iter__(self) -> Iterator[type[models.Model]]:
         return iter(self._classes.values())
@@ -83,14 +89,20 @@ class Point:
         self.state = ProjectState(real_apps=real_apps)
         self.as_of: dict[str, str] = {}
         for migration in migrations:
-            migration.mutate_state(self.state, preserve=False)
+            try:
+                migration.mutate_state(self.state, preserve=False)
+            except Exception as error:
+                raise SchemaError(
+                    f"{migration.app_label}.{migration.name} does not fit what comes before it: "
+                    f"{type(error).__name__}: {error}."
+                ) from error
             self.as_of[migration.app_label] = migration.name
 
     @cached_property
     def apps(self) -> Apps:
         try:
             registry: Apps = self.state.apps
-        except ValueError as error:  # Lazy references, bases
+        except (FieldError, ValueError) as error:  # Names, lazy references, bases.
             said = str(error).partition("\n")[0]
             raise SchemaError(f"The models of these migrations do not fit together: {said}") from error
         for model in registry.get_models(include_auto_created=True, include_swapped=True):
@@ -119,8 +131,12 @@ class History:
     def _load(self, **options: bool) -> MigrationLoader:
         try:
             return MigrationLoader(self._connection, **options)
-        except (BadMigrationError, NodeNotFoundError, SyntaxError, ImportError) as error:
-            raise SchemaError(f"The migration files cannot be loaded: {error}.") from error
+        except Exception as error:  # They are Python, and may do anything.
+            said = str(error).rstrip(".")
+            if not isinstance(error, BadMigrationError | NodeNotFoundError | SyntaxError):
+                frame, line = [*walk_tb(error.__traceback__)][-1]
+                said = f"{type(error).__name__}: {said} ({Path(frame.f_code.co_filename).name}, line {line})"
+            raise SchemaError(f"The migration files cannot be loaded: {said}.") from error
 
     def find(self, app_label: str, name: str | None) -> Key | None:
         """Return the migration that is meant, None for zero. Raises SchemaError."""
@@ -141,9 +157,12 @@ class History:
         if len(matches) > 1:
             raise SchemaError(f"{name!r} may be {' or '.join(matches)} of {app_label}: say more of the name.")
         if not matches:
-            gone = ", but its file is gone" if (app_label, name) in self.recorded else ""
-            advice = or_rather(name, names) or f": it has {', '.join(names[-5:]) or 'none'}"
-            raise SchemaError(f"{app_label} has no migration {name!r}{gone}{advice}.")
+            if gone := [known for known in self.gone(app_label) if known.startswith(name)]:
+                raise SchemaError(f"{app_label}.{gone[0]} is recorded as applied, and its file is gone.")
+            guess = or_rather(name, names)
+            if guess == ".":
+                guess = f": it has {', '.join(names[-5:]) or 'none'}."
+            raise SchemaError(f"{app_label} has no migration {name!r}{guess}")
         return app_label, matches[0]
 
     def _newest(self, app_label: str) -> Key | None:
@@ -180,7 +199,7 @@ class History:
             ):
                 raise SchemaError(
                     f"{_said(key)} is applied, but {_said(missing[0])}, which it needs, is not: "
-                    f"run migrate {' '.join(missing[0])}, with --fake if the tables are there."
+                    f"if its tables are there, run MigrationRecorder(connection).record_applied{missing[0]}."
                 )
         return self._ends(self.applied)
 
@@ -252,12 +271,12 @@ def history_of(connection: BaseDatabaseWrapper, recorded: Mapping[Key, datetime]
     Costs one round trip without ``recorded``.
     """
     recorded = recorded_in(connection) if recorded is None else recorded
-    seen = (tuple(recorded.items()), _files())
+    seen = (tuple(recorded.items()), _files(connection))
     before, history = _histories.get(connection.alias, (None, None))
     if history is None or before != seen or history._connection is not connection:
         history = History(connection, recorded)
         # After it: loading a migration for the first time writes its bytecode beside it.
-        _histories[connection.alias] = ((seen[0], _files()), history)
+        _histories[connection.alias] = ((seen[0], _files(connection)), history)
     return history
 
 
@@ -286,23 +305,28 @@ def recorded_in(connection: BaseDatabaseWrapper) -> dict[Key, datetime]:
 def check_label(app_label: str) -> None:
     """Raise SchemaError where no such app is installed."""
     if app_label not in installed.app_configs:
-        raise SchemaError(f"No app {app_label!r} is installed{or_rather(app_label, installed.app_configs)}.")
+        guess = or_rather(app_label.rpartition(".")[2], installed.app_configs)
+        raise SchemaError(f"No app {app_label!r} is installed{guess}")
 
 
 def is_historical(model: type[models.Model]) -> bool:
     return "as_of_migration" in vars(model)
 
 
-def _files() -> frozenset[tuple[str, int]]:
+def _files(connection: BaseDatabaseWrapper) -> frozenset[tuple[str, int]]:
     """Return the migration files, each with when it was changed."""
-    found = set()
+    folders = [*evolved.folder(connection).glob("*")]
     for config in installed.get_app_configs():
         module, _ = MigrationLoader.migrations_module(config.label)
-        for folder in getattr(sys.modules.get(module or ""), "__path__", []):
-            for path in Path(folder).glob("*.py"):
-                found.add((str(path), path.stat().st_mtime_ns))
+        if found := getattr(sys.modules.get(module or ""), "__path__", None):
+            folders += map(Path, found)
+        else:  # An app's first migration makes a package that nobody has imported yet.
+            parent, _, last = (module or "").rpartition(".")
+            folders += [Path(folder, last) for folder in getattr(sys.modules.get(parent), "__path__", [])]
     importlib.invalidate_caches()
-    return frozenset(found)
+    return frozenset(
+        (str(path), path.stat().st_mtime_ns) for folder in folders for path in folder.glob("*.py")
+    )
 
 
 def _mark(model: type[models.Model], as_of: str) -> None:
@@ -319,12 +343,21 @@ def _metaclass(base: Any) -> Any:
     def represent(model: Any) -> str:
         return f"<class '{model._meta.label}' as of {model.as_of_migration}>"
 
-    return type(base.__name__, (base,), {"__repr__": represent})
+    return type(base.__name__, (base,), {"__repr__": represent, "__getattr__": _lacking_class})
 
 
 def _lacking(instance: models.Model, name: str) -> Any:
     model = type(instance)
-    said = f"{model.__name__} as of {model.as_of_migration} has no {name}"  # type: ignore[attr-defined]
+    if not name.startswith("_") and hasattr(model, name):
+        # It has, and what it found is an error of its own: RelatedObjectDoesNotExist.
+        return object.__getattribute__(instance, name)
+    return _lacking_class(model, name)
+
+
+def _lacking_class(model: Any, name: str) -> Any:
+    if "_meta" not in vars(model) or "as_of_migration" not in vars(model):
+        raise AttributeError(f"type object {model.__name__!r} has no attribute {name!r}")
+    said = f"{model.__name__} as of {model.as_of_migration} has no {name}"
     real = installed.all_models[model._meta.app_label].get(model._meta.model_name or "")
     if real is not None and not name.startswith("_") and hasattr(real, name):
         is_field = name in {field.name for field in real._meta.get_fields()}
