@@ -72,7 +72,8 @@ class Following:
     def end(self, *_: object) -> None:
         """After a cell that migrated by other ways than the command."""
         for alias in list(self._recorded):
-            self._look(connections[alias])
+            with suppress(DatabaseError):  # The next cell will try again.
+                self._look(connections[alias])
 
     def migrated(self, *, using: str, **_: object) -> None:
         """After a migrate: Django sends this for every app, the first time when all is done."""

@@ -87,7 +87,7 @@ class Follower:
                 f"Another session migrated {label} to {history.last(label) or 'zero'}." for label in labels
             ]
         for label in self._move(alias, behind, point):
-            said += self._rebind(alias, label, is_first=before is None)
+            said += self._rebind(alias, label)
         return said
 
     def _behind_of(self, history: History) -> dict[str, str]:
@@ -110,7 +110,7 @@ class Follower:
         self._behind |= {(alias, label): at for label, at in behind.items()}
         return sorted({*changed, *(label for label, at in behind.items() if at)})
 
-    def _rebind(self, alias: str, label: str, *, is_first: bool) -> list[str]:
+    def _rebind(self, alias: str, label: str) -> list[str]:
         """Bind an app's names to what fits, and say so."""
         point = self._points.get(alias)
         at = self._behind.get((alias, label))
@@ -126,8 +126,6 @@ class Follower:
                     back.append(name)
                 else:
                     moved[name] = fits
-            elif at == "" and not is_first:
-                back.append(name)
             self._bound[name] = self._namespace[name] = fits
         moved |= self._bind_others(alias, label, then)
         said = []
