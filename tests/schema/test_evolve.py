@@ -734,3 +734,13 @@ def test_nothing_changes_whatever_is_asked() -> None:
 def test_what_is_no_change_says_so() -> None:
     assert repr(evolved(AUTHOR)) == "No change: this is what catalog is as of 0002_author_country."
     assert not evolved(BOOK)
+
+
+@pytest.mark.parametrize("start", ["zero", "0001"])
+def test_from_an_older_migration_other_apps_are_there_as_the_database_has_them(start: str) -> None:
+    found = evolve(
+        "catalog",
+        "class Loan(models.Model):\n    who = models.ForeignKey('auth.User', models.CASCADE)\n",
+        start=start,
+    )
+    assert 'REFERENCES "auth_user" ("id")' in found.steps[0].sql

@@ -63,7 +63,7 @@ def lines(difference: Any) -> list[str]:
     ("app_label", "said"),
     [
         ("nothing", "No app 'nothing' is installed."),
-        ("cataloq", "No app 'cataloq' is installed: did you mean catalog?."),
+        ("cataloq", "No app 'cataloq' is installed: did you mean catalog?"),
         ("", "No app '' is installed."),
         ("django.contrib.auth", "No app 'django.contrib.auth' is installed"),
     ],

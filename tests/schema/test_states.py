@@ -113,7 +113,7 @@ def said(found: States) -> list[str]:
 @pytest.mark.parametrize(
     ("app_label", "words"),
     [
-        ("catalo", "No app 'catalo' is installed: did you mean catalog?."),
+        ("catalo", "No app 'catalo' is installed: did you mean catalog?"),
         ("messages", "The app messages has no migrations: its models have one state only."),
         ("django.contrib.auth", "No app 'django.contrib.auth' is installed"),
     ],

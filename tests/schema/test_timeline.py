@@ -41,7 +41,7 @@ def ledger(db: None, tmp_path: Path) -> Iterator[Install]:
 @pytest.mark.parametrize(
     ("app_label", "said"),
     [
-        ("catalogue", "No app 'catalogue' is installed: did you mean catalog?."),
+        ("catalogue", "No app 'catalogue' is installed: did you mean catalog?"),
         ("messages", "The app messages has no migrations: its models have one state only."),
     ],
 )

@@ -126,7 +126,7 @@ def evolve(
         before, earlier = start.point, start
     else:
         key = history.find(app_label, start or "zero")
-        before, earlier = history.point(key) if start else history.now(), None
+        before, earlier = history.beside(app_label, key) if start else history.now(), None
     base = _copy(before)
     cell = cells.run(app_label, source, namespace or {}, base.state.apps)
     answers = answers or Answers()

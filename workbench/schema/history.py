@@ -177,6 +177,20 @@ class History:
         keys = [key] if key else []
         return self._at(keys, self._unsquashed if key and key not in self.graph.nodes else self.loader)
 
+    def beside(self, app_label: str, key: Key | None) -> Point:
+        """Return the models after a migration of an app; of the others all that is applied, and needs no more
+        of this one.
+        """
+        if key and key not in self.graph.nodes:
+            return self.point(key)
+        own = set(self.graph.forwards_plan(key)) if key else set()
+        others = {
+            step
+            for step in self.applied
+            if all(each in own or each[0] != app_label for each in self.graph.forwards_plan(step))
+        }
+        return self._at(self._ends(own | others), self.loader)
+
     def newest(self) -> Point:
         """Return the models after all migration files of the code."""
         files = {key for key, migration in self.graph.nodes.items() if not evolved.is_one(migration)}

@@ -270,14 +270,14 @@ def _arrow(change: Change) -> str:
 
 
 def snapshot(
-    *app_labels: str, schemas: Sequence[str] | None = None, using: str = DEFAULT_DB_ALIAS
+    *app_labels: str, schemas: str | Sequence[str] | None = None, using: str = DEFAULT_DB_ALIAS
 ) -> Snapshot:
     """Return the tables as the database has them, all that the role can see, or those of some apps.
 
-    ``schemas`` names Postgres' schemas to look into. A handful of queries, however many tables there are.
+    ``schemas`` are Postgres' schemas to look into. A handful of queries, however many tables there are.
     Raises SchemaError: no such app, no such schema.
     """
-    found = read(connections[using], schemas)
+    found = read(connections[using], [schemas] if isinstance(schemas, str) else schemas)
     return only(found, *app_labels) if app_labels else found
 
 
