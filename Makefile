@@ -21,8 +21,8 @@ lab: .venv/lab.done
 test: .venv/test.done kernel
 	@$(VENV) -m pytest $(ARGS)
 
-# frame and load beside their peers: takes about a quarter of an hour, and wants the machine for itself.
-bench: .venv/bench.done
+# frame, load and the schema beside their peers: takes about a quarter of an hour, and wants the machine for itself.
+bench: .venv/bench.done kernel
 	@$(VENV) -m tests.benchmarks $(ARGS)
 
 # Each time, for a checkout that was moved or pulled; the lab does it by itself.

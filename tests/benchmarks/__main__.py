@@ -1,4 +1,5 @@
-"""``python -m tests.benchmarks [--rounds 5] [--only books] [--save]``: frame and load beside their peers.
+"""``python -m tests.benchmarks [--rounds 5] [--only books] [--save]``: frame and load beside their peers,
+looks at a schema beside Django's and Postgres' own.
 
 Every method runs in a process of its own, the methods of a work in turn, round after round. Figures are
 medians, and a ratio is that of two methods in the same round. With ``--save`` the picture and the figures in
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from tests.benchmarks import cells
 from tests.benchmarks.server import Server, server
 from tests.throwaway import PROJECT, environment
 
@@ -31,6 +33,7 @@ JOINED = (
     "FROM catalog_book b JOIN catalog_author a ON a.id = author_id"
 )
 FLOORS = {"books": BOOKS, "joined": JOINED, "every": "SELECT * FROM benchmark_every"}
+MODELS = ["models_at", "loader with classes", "loader"]
 PEERS = ["frame", "adbc", "connectorx", "values", "read_frame", "read_sql", "floor"]
 
 
@@ -64,6 +67,14 @@ def ratio(method: str, other: str) -> Callable[[Figures], list[float]]:
     ]
 
 
+def beyond(
+    method: str, other: str, figure: str = "seconds", times: int = 1
+) -> Callable[[Figures], list[float]]:
+    return lambda figures: [
+        times * (one[figure] - two[figure]) for one, two in zip(figures[method], figures[other], strict=True)
+    ]
+
+
 WORKS = [
     Work("books", "1,000,000 books, 4 columns, TCP", PEERS),
     Work("books", "the same, Unix socket", ["frame", "adbc", "values", "floor"], "socket"),
@@ -82,6 +93,11 @@ WORKS = [
         Work(f"grow-{rows}", f"{rows:,} books", ["frame"])
         for rows in (10_000, 100_000, 1_000_000, 10_000_000)
     ),
+    Work("schema-first", "a class as of the last of 500 migrations", MODELS),
+    Work("schema-anew", "the same, the files being imported", MODELS),
+    Work("schema-snapshot", "snapshot of 1,000 tables", ["snapshot", "its queries"]),
+    Work("schema-cell", "a cell with one query", ["following", "not following"]),
+    Work("schema-idle", "a cell without", ["following", "not following"]),
 ]
 
 TARGETS = [
@@ -107,10 +123,7 @@ TARGETS = [
     Target(
         "first small read: beyond Django's",
         "first (tcp)",
-        lambda figures: [
-            1000 * (one["seconds"] - two["seconds"])
-            for one, two in zip(figures["frame"], figures["values"], strict=True)
-        ],
+        beyond("frame", "values", times=1000),
         50,
         unit="ms",
     ),
@@ -131,6 +144,54 @@ TARGETS = [
         6,
         is_most=False,
     ),
+    Target(
+        "a class as of a migration: against Django's loader",
+        "schema-first (tcp)",
+        ratio("models_at", "loader with classes"),
+        1.2,
+    ),
+    Target(
+        "the same, the files being imported",
+        "schema-anew (tcp)",
+        ratio("models_at", "loader with classes"),
+        1.2,
+    ),
+    Target(
+        "the second look: faster than the first",
+        "schema-anew (tcp)",
+        lambda figures: [one["seconds"] / one["again"] for one in figures["models_at"]],
+        20,
+        is_most=False,
+    ),
+    Target("snapshot: against its queries", "schema-snapshot (tcp)", ratio("snapshot", "its queries"), 1.5),
+    Target(
+        "following, a cell with one query: more statements",
+        "schema-cell (tcp)",
+        beyond("following", "not following", "statements"),
+        1,
+        unit="",
+    ),
+    Target(
+        "following, a cell with one query: longer by",
+        "schema-cell (tcp)",
+        beyond("following", "not following", times=1000),
+        1,
+        unit="ms",
+    ),
+    Target(
+        "following, a cell without: more statements",
+        "schema-idle (tcp)",
+        beyond("following", "not following", "statements"),
+        0,
+        unit="",
+    ),
+    Target(
+        "following, a cell without: longer by",
+        "schema-idle (tcp)",
+        beyond("following", "not following", times=1000),
+        0.1,
+        unit="ms",
+    ),
 ]
 
 
@@ -141,15 +202,19 @@ def measure(found: Server, work: Work, method: str) -> dict[str, float]:
         command = found.psql(f"\\copy ({FLOORS[work.name]}) TO {os.devnull} (FORMAT binary)")
         subprocess.run([host if word == "127.0.0.1" else word for word in command], check=True)
         return {"seconds": time.perf_counter() - began}
+    if work.name in cells.CELLS:
+        return cells.measure(found, work.name, method)
     variables = environment(
         {
             "DATABASE_URL": found.url(work.transport),
             "WORKBENCH_ENV_FILE": os.devnull,
             "DJANGO_SETTINGS_MODULE": "workbench.settings",
             "PSQL": json.dumps(found.psql()),
+            "GENERATED": str(found.folder / "generated"),
         }
     )
-    command = [sys.executable, "-m", "tests.benchmarks.method", work.name, method]
+    module = "schema" if work.name.startswith("schema-") else "method"
+    command = [sys.executable, "-m", f"tests.benchmarks.{module}", work.name, method]
     done = subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -168,7 +233,7 @@ def run(works: Sequence[Work], rounds: int) -> dict[str, Figures]:
 
 
 def table(figures: dict[str, Figures]) -> str:
-    lines = ["| work | method | seconds (median, range) | x frame |", "| --- | --- | --- | --- |"]
+    lines = ["| work | method | seconds (median, range) | x ours |", "| --- | --- | --- | --- |"]
     for work in WORKS:
         for method, found in figures.get(work.key, {}).items():
             seconds = [one["seconds"] for one in found]

@@ -134,7 +134,7 @@ class WorkbenchMagics(Magics):
         if not evolution.chain:
             return
         place = where(using)
-        if not (place.is_embedded or is_settled or settings.WORKBENCH_YES):
+        if not (place.is_embedded or is_settled or getattr(settings, "WORKBENCH_YES", False)):
             raise CellError(f"This migrates {place}: add --yes if that is what you want.")
         with evolved.offered(keep(evolution, using=using)):
             arguments = [evolution.app_label, evolution.chain[-1].name, "--database", using]

@@ -48,7 +48,8 @@ def folder(connection: BaseDatabaseWrapper) -> Path:
     config = connection.settings_dict
     server = config["HOST"] or config["OPTIONS"].get("host") or ""
     place = f"{config['NAME']} {server} {config['PORT']}".strip()
-    return Path(settings.WORKBENCH_HOME, "evolved", quote(place, safe=" "))
+    home = getattr(settings, "WORKBENCH_HOME", ".workbench")
+    return Path(home, "evolved", quote(place, safe=" "))
 
 
 def write(connection: BaseDatabaseWrapper, app_label: str, name: str, text: str) -> None:

@@ -20,6 +20,7 @@ from django.db import DEFAULT_DB_ALIAS, ProgrammingError, connections, models, t
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.exceptions import BadMigrationError, NodeNotFoundError
+from django.db.migrations.graph import MigrationGraph
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ProjectState
 from psycopg2 import errors
@@ -47,7 +48,9 @@ def models_at(app_label: str, migration: str | None = None, *, using: str = DEFA
         raise SchemaError(f"There is no database alias {using!r}: there are {', '.join(connections)}.")
     history = history_of(connections[using])
     key = history.find(app_label, migration)
-    return Models(app_label, key[1] if key else "zero", history.point(key).models(app_label), using)
+    return Models(
+        app_label, key[1] if key else "zero", history.beside(app_label, key).models(app_label), using
+    )
 
 
 class Models:
@@ -106,6 +109,8 @@ class Point:
             said = str(error).partition("\n")[0]
             raise SchemaError(f"The models of these migrations do not fit together: {said}") from error
         for model in registry.get_models(include_auto_created=True, include_swapped=True):
+            # A migration that was edited after it was applied may add one twice; a table has it once.
+            model._meta.indexes = [*{index.name: index for index in model._meta.indexes}.values()]
             if as_of := self.as_of.get(model._meta.app_label):
                 _mark(model, as_of)
         return registry
@@ -122,7 +127,7 @@ class History:
 
     def __init__(self, connection: BaseDatabaseWrapper, recorded: Mapping[Key, datetime]) -> None:
         self.recorded = recorded
-        self._connection = connection
+        self._alias = connection.alias
         self.loader = self._load()
         self.graph = self.loader.graph
         self.applied = set(self.loader.applied_migrations) & set(self.graph.nodes)
@@ -130,7 +135,7 @@ class History:
 
     def _load(self, **options: bool) -> MigrationLoader:
         try:
-            return MigrationLoader(self._connection, **options)
+            return MigrationLoader(connections[self._alias], **options)
         except Exception as error:  # They are Python, and may do anything.
             said = str(error).rstrip(".")
             if not isinstance(error, BadMigrationError | NodeNotFoundError | SyntaxError):
@@ -172,29 +177,26 @@ class History:
             raise SchemaError(f"{app_label} has two ends, {said}: merge them with makemigrations --merge.")
         return leaves[0] if leaves else None
 
-    def point(self, key: Key | None) -> Point:
-        """Return the models after ``key`` and all that it depends on."""
-        keys = [key] if key else []
-        return self._at(keys, self._unsquashed if key and key not in self.graph.nodes else self.loader)
-
     def beside(self, app_label: str, key: Key | None) -> Point:
         """Return the models after a migration of an app; of the others all that is applied, and needs no more
         of this one.
         """
-        if key and key not in self.graph.nodes:
-            return self.point(key)
-        own = set(self.graph.forwards_plan(key)) if key else set()
-        others = {
-            step
-            for step in self.applied
-            if all(each in own or each[0] != app_label for each in self.graph.forwards_plan(step))
-        }
-        return self._at(self._ends(own | others), self.loader)
+        loader = self._unsquashed if key and key not in self.graph.nodes else self.loader
+        graph = loader.graph
+        own = set(graph.forwards_plan(key)) if key else set()
+        kept = own | (set(loader.applied_migrations) & set(graph.nodes))
+        later = [step for step in kept - own if step[0] == app_label]
+        while later:
+            step = later.pop()
+            if step in kept:
+                kept.remove(step)
+                later += [child.key for child in graph.node_map[step].children]
+        return self._at(_ends(kept, graph), loader)
 
     def newest(self) -> Point:
         """Return the models after all migration files of the code."""
         files = {key for key, migration in self.graph.nodes.items() if not evolved.is_one(migration)}
-        return self._at(self._ends(files), self.loader)
+        return self._at(_ends(files, self.graph), self.loader)
 
     def now(self) -> Point:
         """Return the models after what is applied. Raises SchemaError where that does not fit together."""
@@ -215,11 +217,7 @@ class History:
                     f"{_said(key)} is applied, but {_said(missing[0])}, which it needs, is not: "
                     f"if its tables are there, run MigrationRecorder(connection).record_applied{missing[0]}."
                 )
-        return self._ends(self.applied)
-
-    def _ends(self, keys: set[Key]) -> list[Key]:
-        """Return those that none of the others depends on."""
-        return sorted(keys - {parent.key for key in keys for parent in self.graph.node_map[key].parents})
+        return _ends(self.applied, self.graph)
 
     def plan(self, keys: Iterable[Key], loader: MigrationLoader | None = None) -> list[Key]:
         """Return these migrations and all that they depend on, in their order."""
@@ -285,12 +283,11 @@ def history_of(connection: BaseDatabaseWrapper, recorded: Mapping[Key, datetime]
     Costs one round trip without ``recorded``.
     """
     recorded = recorded_in(connection) if recorded is None else recorded
-    seen = (tuple(recorded.items()), _files(connection))
+    seen = (tuple(recorded.items()), evolved.folder(connection), _files(connection))
     before, history = _histories.get(connection.alias, (None, None))
-    if history is None or before != seen or history._connection is not connection:
+    if history is None or before != seen:
         history = History(connection, recorded)
-        # After it: loading a migration for the first time writes its bytecode beside it.
-        _histories[connection.alias] = ((seen[0], _files(connection)), history)
+        _histories[connection.alias] = (seen, history)
     return history
 
 
@@ -325,6 +322,11 @@ def check_label(app_label: str) -> None:
 
 def is_historical(model: type[models.Model]) -> bool:
     return "as_of_migration" in vars(model)
+
+
+def _ends(keys: set[Key], graph: MigrationGraph) -> list[Key]:
+    """Return those that none of the others depends on."""
+    return sorted(keys - {parent.key for key in keys for parent in graph.node_map[key].parents})
 
 
 def _files(connection: BaseDatabaseWrapper) -> frozenset[tuple[str, int]]:

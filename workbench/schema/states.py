@@ -161,7 +161,7 @@ def _drift(
         return [], None
     names = ["zero", *(each.name for each in history.of(app_label))]
     for name in [name for name in names if name != recorded.migration][-POINTS_TRIED:]:
-        point = history.point(None if name == "zero" else (app_label, name))
+        point = history.beside(app_label, None if name == "zero" else (app_label, name))
         if not everything - Models(app_label, name, point.models(app_label), recorded.using):
             tables = "There are no tables" if name == "zero" else f"The tables are those of {name}"
             said = Disagreement(

@@ -42,7 +42,7 @@ class Command(migrate.Command):
             pre_migrate.disconnect(ask_once)
 
     def _ask(self, plan: list[Any], using: str, options: dict[str, Any]) -> None:
-        is_settled = options["yes"] or settings.WORKBENCH_YES or options["fake"]
+        is_settled = options["yes"] or getattr(settings, "WORKBENCH_YES", False) or options["fake"]
         if is_settled or connections[using].settings_dict.get("EMBEDDED"):
             return
         lost = losses(connections[using], plan)
