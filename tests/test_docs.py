@@ -48,6 +48,7 @@ def test_every_file_and_target_that_the_readme_names_is_there() -> None:
 
 
 def test_every_version_is_pinned() -> None:
-    for file in ("requirements.txt", "tests/requirements.txt", "tests/benchmarks/requirements.txt"):
-        for line in (PROJECT / file).read_text(encoding="utf-8").splitlines():
-            assert re.match(r"[a-z0-9.-]+==\S+", line), line
+    files = [PROJECT / "requirements.txt", *(PROJECT / "tests").rglob("requirements*.txt")]
+    assert len(files) == 5
+    for line in (line for file in files for line in file.read_text(encoding="utf-8").splitlines()):
+        assert re.match(r"[a-z0-9.-]+==\S+", line), line
