@@ -19,9 +19,10 @@ lab: .venv/lab.done
 	@$(VENV) manage.py shell_plus --lab $(if $(ARGS),-- $(ARGS))
 
 test: .venv/test.done kernel
-	@$(VENV) -m pytest $(ARGS)
+	@$(VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
 
-# frame, load and the schema beside their peers: takes about a quarter of an hour, and wants the machine for itself.
+# frame, load and the schema beside their peers: takes about a quarter of an hour, and wants the machine
+# for itself.
 bench: .venv/bench.done kernel
 	@$(VENV) -m tests.benchmarks $(ARGS)
 

@@ -71,6 +71,9 @@ def pytest_sessionfinish() -> None:
 
     from workbench.connection import embedded
 
+    for path, notebook in _failed.items():
+        EXECUTED.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, EXECUTED / path.name)
     connections.close_all()
     if GIVEN:
         _on_given_server("DROP DATABASE IF EXISTS {} WITH (FORCE)")
@@ -125,8 +128,7 @@ def pytest_runtest_makereport(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    for path, notebook in _failed.items():
-        EXECUTED.mkdir(parents=True, exist_ok=True)
-        copy = EXECUTED / path.name
-        nbformat.write(notebook, copy)
-        terminalreporter.write_line(f"{path.name} as it ran is kept in {copy}")
+    # Those that ran here, or in a process of pytest-xdist's.
+    failed = [report.nodeid.partition("::")[0] for report in terminalreporter.getreports("failed")]
+    for name in dict.fromkeys(Path(file).name for file in failed if file.endswith(".ipynb")):
+        terminalreporter.write_line(f"{name} as it ran is kept in {EXECUTED / name}")

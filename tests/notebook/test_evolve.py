@@ -298,7 +298,7 @@ def test_what_is_written_is_a_file_that_makemigrations_has_nothing_to_add_to(
 ) -> None:
     folder = checkout / "catalog" / "migrations"
     before = set(folder.iterdir())
-    python = f"!{sys.executable} {checkout / 'manage.py'}"
+    python = f'!"{sys.executable}" "{checkout / "manage.py"}"'
     with Kernel(cwd=checkout / "notebooks") as copy:
         copy.run("Author.objects.create(name='twice'); Author.objects.create(name='twice')")
         assert "duplicated" in said(evolve(copy, "--write --apply", UNIQUE))

@@ -117,6 +117,22 @@ def test_before_the_first_migration_it_is_said_that_there_is_no_such_model(kerne
     ]
 
 
+def test_what_another_session_did_is_said_by_its_record_whether_it_has_a_file_here_or_not(
+    kernel: Kernel,
+) -> None:
+    kernel.run("Author.objects.count()")
+    with Kernel() as other:
+        insert = "INSERT INTO django_migrations (app, name, applied) VALUES ('catalog', '0003_theirs', now())"
+        other.run(f'connection.cursor().execute("{insert}")')
+        assert kernel.run("Author.objects.count() > 0").stdout == (
+            "Another session migrated catalog to 0003_theirs.\n"
+        )
+        other.run("connection.cursor().execute(\"DELETE FROM django_migrations WHERE name = '0003_theirs'\")")
+    assert kernel.run("Author.objects.count() > 0").stdout == (
+        "Another session migrated catalog to 0002_author_country.\n"
+    )
+
+
 def test_names_follow_in_the_middle_of_a_cell(kernel: Kernel) -> None:
     outcome = kernel.run(
         "call_command('migrate', 'catalog', '0001', verbosity=0); print(Author, count())\n"

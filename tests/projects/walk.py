@@ -34,7 +34,7 @@ def differences() -> Iterator[str]:
     found = snapshot()
     left = {*found.tables} - {"django_migrations"}
     for label in sorted({label for label, _ in history.graph.nodes}):
-        left -= {*tables_of(connection, label, found.tables)}
+        left -= {*tables_of(connection, [label], found.tables)}
         try:
             then = models_at(label, history.last(label) or "zero")
             yield from (f"{label}: {change}" for change in found - then)

@@ -736,6 +736,26 @@ def test_what_is_no_change_says_so() -> None:
     assert not evolved(BOOK)
 
 
+@pytest.mark.parametrize(
+    "answers", [{"removed": ["Book", "Book"]}, {"removed": ["Book"], "renames": {"Book": "B"}}]
+)
+def test_what_goes_cannot_go_or_be_renamed_once_more(answers: dict[str, Any]) -> None:
+    assert "There is no " in refused("", **answers)
+
+
+def test_a_data_migration_that_is_run_again_is_no_second_one() -> None:
+    cell = "def forwards(apps, schema_editor):\n    pass\n"
+    first = evolve("catalog", cell)
+    assert [step.name for step in first.chain] == ["0003_data"]
+    assert evolve("catalog", cell, start=first).chain == first.chain
+
+
+def test_a_change_cannot_start_from_one_of_another_app() -> None:
+    start = evolve("catalog", AUTHOR)
+    with pytest.raises(SchemaError, match="start anew"):
+        evolve("auth", "class Badge(models.Model): pass", start=start)
+
+
 @pytest.mark.parametrize("start", ["zero", "0001"])
 def test_from_an_older_migration_other_apps_are_there_as_the_database_has_them(start: str) -> None:
     found = evolve(

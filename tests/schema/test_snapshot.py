@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from pytest_django import DjangoDbBlocker
 
 from tests.schema.places import BARE, app, as_models, make, run, settings_for
-from workbench.schema import SchemaError, models_at, snapshot
+from workbench.schema import SchemaError, diagram, models_at, snapshot, states, timeline
 from workbench.schema import scratch as scratch_tables
 from workbench.schema.snapshot import Snapshot
 
@@ -855,3 +855,10 @@ def test_tables_made_for_a_moment_leave_nothing_however_that_ends(
         assert run("SELECT * FROM mine", using=elsewhere) == []
     assert left(elsewhere) == []
     assert list(snapshot(using=elsewhere).tables) == ["mine"]
+
+
+@pytest.mark.parametrize("look", [snapshot, states, timeline, diagram])
+def test_an_unknown_database_is_said_in_a_sentence(look: Any) -> None:
+    arguments = [] if look in (snapshot, diagram) else ["catalog"]
+    with pytest.raises(SchemaError, match="There is no database alias 'nope': there are default"):
+        look(*arguments, using="nope")

@@ -16,7 +16,8 @@ def register() -> None:
 
 def short(path: Path) -> str:
     """Return the path as seen from the project."""
-    return str(path.relative_to(settings.BASE_DIR) if path.is_relative_to(settings.BASE_DIR) else path)
+    project = getattr(settings, "BASE_DIR", Path.cwd())
+    return str(path.relative_to(project) if path.is_relative_to(project) else path)
 
 
 def _in_cell() -> progress.Show:

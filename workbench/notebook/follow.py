@@ -81,7 +81,8 @@ class Following:
             self._look(connections[using])
 
     def attach(self, connection: BaseDatabaseWrapper, **_: object) -> None:
-        if self._around not in connection.execute_wrappers:
+        # Not to sessions beside it, in which nothing of the person's is asked.
+        if connections[connection.alias] is connection and self._around not in connection.execute_wrappers:
             connection.execute_wrappers.append(self._around)
 
     def guard(self) -> None:
@@ -103,7 +104,7 @@ class Following:
         if ASKS.match(text) and connection.alias not in self._looked:
             with suppress(DatabaseError):
                 self._look(connection)
-            for model in self._asked:
+            for model in tuple(self._asked):
                 self._follower.check(model)
         if ROLE.match(text):
             self._roles.add(connection.alias)
@@ -112,7 +113,7 @@ class Following:
         try:
             return execute(sql, params, many, context)
         except ProgrammingError as error:
-            explained = self._follower.explained(error, text, connection.alias, self._asked)
+            explained = self._follower.explained(error, text, connection.alias, tuple(self._asked))
             if explained is None:
                 raise
             raise explained from error.__cause__

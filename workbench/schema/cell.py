@@ -59,7 +59,11 @@ def run(app_label: str, source: str, namespace: Mapping[str, Any], registry: App
         "timezone": timezone,
         **namespace,
         "models": django.db.models,
-        **{name: value for name, value in vars(modules.get(module)).items() if not name.startswith("__")},
+        **{
+            name: value
+            for name, value in vars(modules.get(module, object)).items()
+            if not name.startswith("__")
+        },
         **{model.__name__: model for model in registry.get_models() if model._meta.app_label == app_label},
         "__name__": module,
     }

@@ -9,10 +9,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS
 
-from workbench.schema.history import Models
-from workbench.schema.snapshot import Snapshot, Table, expected_tables, snapshot
+from workbench.schema.history import Models, connection_to
+from workbench.schema.snapshot import Snapshot, Table, expected_tables, only, read
 
 SHORT_TYPES = {
     "timestamp with time zone": "timestamptz",
@@ -55,9 +55,10 @@ def diagram(what: Snapshot | Models | str | None = None, *, using: str = DEFAULT
     ``|o`` where it may be NULL. Raises SchemaError.
     """
     if isinstance(what, Models):
-        what = expected_tables(connections[what.using], what)
+        what = expected_tables(connection_to(what.using), what)
     elif not isinstance(what, Snapshot):
-        what = snapshot(*([what] if what else []), using=using)
+        everything = read(connection_to(using), counted=False)
+        what = only(everything, what) if what else everything
     return Diagram("\n".join(["erDiagram", *_lines(what)]))
 
 

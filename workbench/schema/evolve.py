@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import ismethod, signature
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections, models
@@ -23,7 +22,7 @@ from workbench.schema import evolved
 from workbench.schema.cell import BACKWARDS, FORWARDS, Cell
 from workbench.schema.effects import Effect, effects
 from workbench.schema.errors import SchemaError
-from workbench.schema.history import History, Key, Point, history_of
+from workbench.schema.history import History, Key, Point, connection_to, history_of
 from workbench.schema.show import Code, Grid, Part, Row, Shown, Words
 
 # Where functions of the cell would have to be imported from, until they stand in the migration's own file.
@@ -71,6 +70,7 @@ class Evolution(Shown):
     steps: tuple[Planned, ...]
     point: Point = field(compare=False)
     earlier: Evolution | None = field(default=None, compare=False)
+    using: str = field(default=DEFAULT_DB_ALIAS, compare=False)
 
     def __bool__(self) -> bool:
         return bool(self.steps)
@@ -113,8 +113,9 @@ def evolve(
     The migration is run on empty tables of its own, so SQL, locks, rewrites and reads are what Postgres did.
     Raises SchemaError: at the line of the cell that is wrong, or with the answer that is needed.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     history = history_of(connection)
+    history.check(app_label)
     if gone := history.gone(app_label):
         raise SchemaError(
             f"{gone[0]} is recorded as applied, and its file is gone: bring it back, or forget the record "
@@ -123,6 +124,10 @@ def evolve(
     if name is not None and not name.isidentifier():
         raise SchemaError(f"{name!r} is no name for a migration: letters, digits and _ make one.")
     if isinstance(start, Evolution):
+        if (start.app_label, start.using) != (app_label, using):
+            raise SchemaError(
+                f"What it goes on from is of {start.app_label} in the database {start.using!r}: start anew."
+            )
         before, earlier = start.point, start
     else:
         key = history.find(app_label, start or "zero")
@@ -133,9 +138,12 @@ def evolve(
     if FORWARDS in cell.functions:
         last = before.as_of.get(app_label)
         migration = _data_migration(app_label, cell, last, name)
-        # Running a cell again is no second migration.
         source = _text(migration, cell).partition(CLASS)[0]
-        is_done = last and evolved.text(connection, app_label, last).partition(CLASS)[0] == source
+        # Running a cell again is no second migration. What comes before may be in a file, or in a cell only.
+        there = (
+            earlier.chain[-1].text if earlier and earlier.chain else _file(history, (app_label, last or ""))
+        )
+        is_done = there.partition(CLASS)[0].endswith(source)
         migrations = [] if is_done else [migration]
     else:
         migrations = _detect(app_label, cell, before, answers, name)
@@ -147,15 +155,13 @@ def evolve(
         found = effects(connection, after.state, loaded, _touched(app_label, after, moved))
         steps.append(Planned(migration.name, text, tuple(found), loaded))
         after = moved
-    return Evolution(app_label, before.as_of.get(app_label, "zero"), tuple(steps), after, earlier)
+    return Evolution(app_label, before.as_of.get(app_label, "zero"), tuple(steps), after, earlier, using)
 
 
 def _copy(point: Point) -> Point:
     """Return the same point with classes of its own."""
-    copy = Point([], point.state.real_apps)
-    copy.state = ProjectState(dict(point.state.models), point.state.real_apps)
-    copy.as_of = dict(point.as_of)
-    return copy
+    state = ProjectState(dict(point.state.models), point.state.real_apps)
+    return Point(state, dict(point.as_of))
 
 
 def _moved(point: Point, migration: Migration) -> Point:
@@ -175,6 +181,7 @@ def _detect(app_label: str, cell: Cell, before: Point, answers: Answers, name: s
         if removed.lower() in {model._meta.model_name for model in cell.models}:
             raise cell.error(f"{removed} is in the cell, so it cannot go.", model=removed)
         state.remove_model(app_label, removed.lower())
+        del there[removed.lower()]
     # Models first: Writer.bio is a field of what Author is renamed to.
     for old, new in sorted(answers.renames.items(), key=lambda pair: "." in pair[0]):
         model, _, attribute = old.partition(".")
@@ -348,16 +355,13 @@ def _text(migration: Migration, cell: Cell) -> str:
 
 def _loaded(text: str, migration: Migration) -> Migration:
     """Return the migration as its file gives it. Raises SchemaError where it lacks what only the cell has."""
-    module = ModuleType(migration.name)
     try:
-        exec(compile(text, f"{migration.name}.py", "exec"), vars(module))
+        return evolved.loaded(text, migration.app_label, migration.name)
     except Exception as error:
         raise SchemaError(
             f"The migration cannot stand alone ({error}): what its fields refer to must be in the app's "
             f"models.py, or in another module."
         ) from None
-    loaded: Migration = module.Migration(migration.name, migration.app_label)
-    return loaded
 
 
 def _touched(app_label: str, before: Point, after: Point) -> set[type[models.Model]]:
@@ -386,7 +390,7 @@ def write(evolution: Evolution, *, using: str = DEFAULT_DB_ALIAS) -> list[Path]:
     history = history_of(connections[using])
     label = evolution.app_label
     steps = evolution.chain or [
-        Planned(each.name, evolved.text(connections[using], label, each.name), (), each)
+        Planned(each.name, _file(history, (label, each.name)), (), each)
         for each in history.of(label)
         if evolved.is_one(each)
     ]
@@ -432,5 +436,13 @@ def _is_file(history: History, label: str, step: Planned) -> bool:
     there = history.loader.disk_migrations.get((label, step.name))
     if there is None or evolved.is_one(there):
         return False
-    written = Path(MigrationWriter(there).path).read_text(encoding="utf-8")
-    return MigrationWriter(there, include_header=False).as_string() == step.text or step.text in written
+    canonical = MigrationWriter(there, include_header=False).as_string()
+    return canonical == step.text or step.text in _file(history, (label, step.name))
+
+
+def _file(history: History, key: Key) -> str:
+    """Return the text of a migration's file, the app's own or one from a cell; "" where there is none."""
+    there = history.loader.disk_migrations.get(key)
+    if there is None or evolved.is_one(there):
+        return evolved.text(history.connection, *key)
+    return Path(MigrationWriter(there).path).read_text(encoding="utf-8")

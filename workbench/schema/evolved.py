@@ -7,11 +7,11 @@ has never heard of it. One that is not applied must stay hidden: migrate would a
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from types import ModuleType
 from urllib.parse import quote
 
 from django.conf import settings
@@ -38,7 +38,8 @@ def install() -> None:
         applied = {*MigrationRecorder(self.connection).applied_migrations(), *_offered}
         for key in files.keys() & applied:
             if key[0] in self.migrated_apps and key not in self.disk_migrations:
-                self.disk_migrations[key] = _load(files[key], *key)
+                text = files[key].read_text(encoding="utf-8")
+                self.disk_migrations[key] = loaded(text, *key, str(files[key]))
 
     MigrationLoader.load_disk = load  # type: ignore[method-assign]
 
@@ -78,11 +79,12 @@ def is_one(migration: Migration) -> bool:
     return type(migration).__module__.startswith(__name__)
 
 
-def _load(path: Path, app_label: str, name: str) -> Migration:
-    spec = importlib.util.spec_from_file_location(f"{__name__}.{app_label}.{name}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def loaded(text: str, app_label: str, name: str, file: str = "") -> Migration:
+    """Return the migration that a file's text makes.
+
+    Not by importing the file: bytecode is kept by the second, and a cell is changed and run within one.
+    """
+    module = ModuleType(f"{__name__}.{app_label}.{name}")
+    exec(compile(text, file or f"{name}.py", "exec"), vars(module))
     migration: Migration = module.Migration(name, app_label)
     return migration

@@ -42,8 +42,8 @@ class Follower:
         self._applied: dict[str, frozenset[Key]] = {}
         self._points: dict[str, Point] = {}
         # Where an app is, if it is not at its newest; "" before its first migration.
-        self._behind: dict[tuple[str, str], str] = {}
-        self._last: dict[tuple[str, str], str] = {}
+        self._behind: dict[str, dict[str, str]] = {}
+        self._last: dict[str, dict[str, str]] = {}
         # The apps of each registry that the database has moved away from.
         self._retired: WeakKeyDictionary[Apps, set[str]] = WeakKeyDictionary()
 
@@ -74,7 +74,7 @@ class Follower:
             history = history_of(connection, recorded)
             behind = self._behind_of(history)
             point = history.fresh() if any(behind.values()) else None
-            self._last |= {(alias, label): history.last(label) for label in installed.app_configs}
+            self._last[alias] = {label: history.last(label) for label in installed.app_configs}
         except SchemaError as error:
             sentence = f"The models in this kernel cannot follow the database. {error}"
             was, self._failed[alias] = self._failed.get(alias), sentence
@@ -82,10 +82,10 @@ class Follower:
         self._failed.pop(alias, None)
         said = []
         if by_others and before not in (None, recorded.keys()):
+            # The last of each app, in the order of applying, whether it has a file here or not.
+            last = dict([*recorded])
             labels = sorted({label for label, _ in before ^ recorded.keys()})
-            said = [
-                f"Another session migrated {label} to {history.last(label) or 'zero'}." for label in labels
-            ]
+            said = [f"Another session migrated {label} to {last.get(label, 'zero')}." for label in labels]
         for label in self._move(alias, behind, point):
             said += self._rebind(alias, label)
         return said
@@ -100,25 +100,26 @@ class Follower:
 
     def _move(self, alias: str, behind: dict[str, str], point: Point | None) -> list[str]:
         """Remember where the apps are, retire the classes of where they were, and return which have moved."""
-        was = {label: at for (one, label), at in self._behind.items() if one == alias}
+        was = self._behind.get(alias, {})
         changed = sorted(label for label in {*was, *behind} if was.get(label) != behind.get(label))
         if old := self._points.pop(alias, None):
             self._retired.setdefault(old.apps, set()).update(changed)
         if point is not None:
             self._points[alias] = point
-        self._behind = {key: at for key, at in self._behind.items() if key[0] != alias}
-        self._behind |= {(alias, label): at for label, at in behind.items()}
+        self._behind[alias] = behind
         return sorted({*changed, *(label for label, at in behind.items() if at)})
 
     def _rebind(self, alias: str, label: str) -> list[str]:
         """Bind an app's names to what fits, and say so."""
         point = self._points.get(alias)
-        at = self._behind.get((alias, label))
+        at = self._behind[alias].get(label)
         then = point.models(label) if point and at else {}
         back: list[str] = []
         moved: dict[str, Model] = {}
         for name, real in list(self._real.items()):
-            if real._meta.app_label != label or router.db_for_write(real) != alias or name not in self.names:
+            if real._meta.app_label != label or router.db_for_write(real) != alias:
+                continue
+            if self._namespace.get(name) is not self._bound[name]:
                 continue
             fits = then.get(real.__name__, real)
             if self._bound[name] is not fits and (fits is real or not _same(self._bound[name], fits)):
@@ -192,7 +193,7 @@ class Follower:
         if model._meta.app_label not in self._retired.get(model._meta.apps, ()):
             return
         name, label = model.__name__, model._meta.app_label
-        at = self._last.get((router.db_for_read(model), label))
+        at = self._last.get(router.db_for_read(model), {}).get(label)
         if at == model.as_of_migration:  # type: ignore[attr-defined]
             return  # The database came back.
         raise StaleModel(
@@ -215,9 +216,9 @@ class Follower:
             if column[1] not in known:
                 return None
         option = "" if alias == DEFAULT_DB_ALIAS else f" --database {alias}"
-        for (one, label), at in self._behind.items():
+        for label, at in self._behind.get(alias, {}).items():
             tables = [model._meta.db_table for model in installed.get_app_config(label).get_models()]
-            if one == alias and any(table in sql for table in tables):
+            if any(table in sql for table in tables):
                 if not at:
                     advice = f"%manage migrate {label}{option} makes its tables."
                     return StaleModel(f"{said}: no migration of {label} is applied. {advice}")
@@ -227,7 +228,7 @@ class Follower:
                 )
         for model in asked:
             label = model._meta.app_label
-            last = self._last.get((alias, label))
+            last = self._last.get(alias, {}).get(label)
             if is_historical(model) and model.as_of_migration != last:  # type: ignore[attr-defined]
                 return StaleModel(
                     f"{said}: this {model.__name__} is as of {model.as_of_migration}, "  # type: ignore[attr-defined]

@@ -31,7 +31,7 @@ from workbench.schema.errors import NotInHistory, SchemaError, or_rather
 Key = tuple[str, str]
 
 # Each holds all classes of a project, once one of them was asked for.
-POINTS_KEPT = 8
+POINTS_KEPT = 16
 
 
 def models_at(app_label: str, migration: str | None = None, *, using: str = DEFAULT_DB_ALIAS) -> Models:
@@ -44,13 +44,8 @@ def models_at(app_label: str, migration: str | None = None, *, using: str = DEFA
 
     Raises SchemaError: no such app or migration, or files that do not fit together.
     """
-    if using not in connections:
-        raise SchemaError(f"There is no database alias {using!r}: there are {', '.join(connections)}.")
-    history = history_of(connections[using])
-    key = history.find(app_label, migration)
-    return Models(
-        app_label, key[1] if key else "zero", history.beside(app_label, key).models(app_label), using
-    )
+    history = history_of(connection_to(using))
+    return history.beside(app_label, history.find(app_label, migration)).of(app_label, using)
 
 
 class Models:
@@ -88,18 +83,9 @@ class Point:
     ``state`` is Django's, ``as_of`` names the last migration of each app, ``apps`` holds the classes.
     """
 
-    def __init__(self, migrations: Iterable[Migration], real_apps: set[str]) -> None:
-        self.state = ProjectState(real_apps=real_apps)
-        self.as_of: dict[str, str] = {}
-        for migration in migrations:
-            try:
-                migration.mutate_state(self.state, preserve=False)
-            except Exception as error:
-                raise SchemaError(
-                    f"{migration.app_label}.{migration.name} does not fit what comes before it: "
-                    f"{type(error).__name__}: {error}."
-                ) from error
-            self.as_of[migration.app_label] = migration.name
+    def __init__(self, state: ProjectState, as_of: dict[str, str]) -> None:
+        self.state = state
+        self.as_of = as_of
 
     @cached_property
     def apps(self) -> Apps:
@@ -121,6 +107,9 @@ class Point:
             model.__name__: model for model in self.apps.get_models() if model._meta.app_label == app_label
         }
 
+    def of(self, app_label: str, using: str) -> Models:
+        return Models(app_label, self.as_of.get(app_label, "zero"), self.models(app_label), using)
+
 
 class History:
     """The migration files, and what one database has recorded of them. See history_of()."""
@@ -133,9 +122,14 @@ class History:
         self.applied = set(self.loader.applied_migrations) & set(self.graph.nodes)
         self._points: OrderedDict[frozenset[Key], Point] = OrderedDict()
 
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        """Of this thread."""
+        return connections[self._alias]
+
     def _load(self, **options: bool) -> MigrationLoader:
         try:
-            return MigrationLoader(connections[self._alias], **options)
+            return MigrationLoader(self.connection, **options)
         except Exception as error:  # They are Python, and may do anything.
             said = str(error).rstrip(".")
             if not isinstance(error, BadMigrationError | NodeNotFoundError | SyntaxError):
@@ -143,11 +137,15 @@ class History:
                 said = f"{type(error).__name__}: {said} ({Path(frame.f_code.co_filename).name}, line {line})"
             raise SchemaError(f"The migration files cannot be loaded: {said}.") from error
 
-    def find(self, app_label: str, name: str | None) -> Key | None:
-        """Return the migration that is meant, None for zero. Raises SchemaError."""
+    def check(self, app_label: str) -> None:
+        """Raise SchemaError where there is no such app, or it has no history."""
         check_label(app_label)
         if app_label in self.loader.unmigrated_apps:
             raise SchemaError(f"The app {app_label} has no migrations: its models have one state only.")
+
+    def find(self, app_label: str, name: str | None) -> Key | None:
+        """Return the migration that is meant, None for zero. Raises SchemaError."""
+        self.check(app_label)
         if name == "zero":
             return None
         if name is None:
@@ -234,8 +232,16 @@ class History:
         return self._points[wanted]
 
     def _make(self, keys: Iterable[Key], loader: MigrationLoader) -> Point:
-        plan = self.plan(keys, loader)
-        return Point([loader.graph.nodes[key] for key in plan], loader.unmigrated_apps)
+        state = ProjectState(real_apps=loader.unmigrated_apps)
+        as_of = {}
+        for label, name in self.plan(keys, loader):
+            try:
+                loader.graph.nodes[label, name].mutate_state(state, preserve=False)
+            except Exception as error:
+                said = f"{type(error).__name__}: {error}"
+                raise SchemaError(f"{label}.{name} does not fit what comes before it: {said}.") from error
+            as_of[label] = name
+        return Point(state, as_of)
 
     @cached_property
     def _unsquashed(self) -> MigrationLoader:
@@ -311,6 +317,13 @@ def recorded_in(connection: BaseDatabaseWrapper) -> dict[Key, datetime]:
         if isinstance(error.__cause__, errors.UndefinedTable):
             return {}
         raise
+
+
+def connection_to(alias: str) -> BaseDatabaseWrapper:
+    """Return Django's connection. Raises SchemaError where there is no such alias."""
+    if alias not in connections:
+        raise SchemaError(f"There is no database alias {alias!r}: there are {', '.join(connections)}.")
+    return connections[alias]
 
 
 def check_label(app_label: str) -> None:

@@ -60,9 +60,13 @@ def tables(connection: BaseDatabaseWrapper, wanted: Iterable[type[models.Model]]
     ours = {_name(place_of(model)) for model in _with_links(wanted) if model._meta.can_migrate(connection)}
     with session(connection) as other, _without_schemas(everything):
         try:
-            with other.schema_editor(atomic=False) as editor:
+            with other.schema_editor(collect_sql=True, atomic=False) as editor:
                 for model in everything:
                     editor.create_model(model)
+            if editor.collected_sql:
+                # In one round trip.
+                with other.cursor() as cursor:
+                    cursor.execute("\n".join(editor.collected_sql))
         except DatabaseError as error:
             said = str(error).partition("\n")[0]
             raise SchemaError(f"Postgres could not make the models' tables for a moment: {said}.") from error

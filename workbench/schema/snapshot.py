@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from django.apps import apps as installed
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from workbench.schema import scratch
 from workbench.schema.errors import SchemaError
-from workbench.schema.history import Models, check_label, history_of
+from workbench.schema.history import Models, check_label, connection_to, history_of
 from workbench.schema.show import ADDED, CHANGED, REMOVED, Grid, Part, Row, Shown, Words
 
 # Rows of a table beyond this size are estimated, as Postgres does: counting reads all of it.
@@ -210,7 +210,7 @@ class Snapshot(Shown):
 
     def __sub__(self, other: Any) -> Difference:
         if isinstance(other, Models):
-            return _drift(self, other)
+            return compared(self, expected_tables(connection_to(other.using), other, self), other)
         if isinstance(other, Snapshot):
             return Difference(tuple(_changes(other, self)))
         return NotImplemented
@@ -277,21 +277,27 @@ def snapshot(
     ``schemas`` are Postgres' schemas to look into. A handful of queries, however many tables there are.
     Raises SchemaError: no such app, no such schema.
     """
-    found = read(connections[using], [schemas] if isinstance(schemas, str) else schemas)
+    found = read(connection_to(using), [schemas] if isinstance(schemas, str) else schemas)
     return only(found, *app_labels) if app_labels else found
 
 
 def only(found: Snapshot, *app_labels: str) -> Snapshot:
     """Return the tables of some apps. Raises SchemaError: no such app."""
-    connection = connections[found.using]
-    ours = {name for label in app_labels for name in tables_of(connection, label, found.tables)}
-    return Snapshot({name: table for name, table in found.tables.items() if name in ours}, found.using)
+    ours = tables_of(connection_to(found.using), app_labels, found.tables)
+    return Snapshot({name: found[name] for name in ours}, found.using)
 
 
 def read(
-    connection: BaseDatabaseWrapper, schemas: Sequence[str] | None = None, *, temporary: bool = False
+    connection: BaseDatabaseWrapper,
+    schemas: Sequence[str] | None = None,
+    *,
+    temporary: bool = False,
+    counted: bool = True,
 ) -> Snapshot:
-    """Return a snapshot of the schemas, or of the connection's own temporary tables."""
+    """Return a snapshot of the schemas, or of the connection's own temporary tables.
+
+    Without being ``counted`` all rows are Postgres' estimates.
+    """
     with connection.cursor() as cursor:
         cursor.execute(OWN_SCHEMA if temporary else SCHEMAS)
         visible = {name: oid for oid, name in cursor.fetchall()}
@@ -327,7 +333,7 @@ def read(
             indexes.setdefault(oid, []).append(Index(name, is_unique, after, is_valid, sql_name))
         cursor.execute(TABLES, params)
         found = cursor.fetchall()
-        counts = _counts(cursor, found)
+        counts = _counts(cursor, found) if counted else {}
     tables = {}
     far = {f"{schema}.{relation}" for _, schema, relation, is_visible, *_ in found if not is_visible}
     for oid, schema, relation, is_visible, sql_name, _, _, _, estimate, may_read in found:
@@ -370,9 +376,13 @@ def _counts(cursor: Any, found: list[tuple[Any, ...]]) -> dict[int, int]:
     return counts
 
 
-def tables_of(connection: BaseDatabaseWrapper, app_label: str, known: Mapping[str, Table]) -> list[str]:
-    """Return those of the known tables that are an app's: its models', or else by the start of their name."""
-    check_label(app_label)
+def tables_of(
+    connection: BaseDatabaseWrapper, app_labels: Sequence[str], known: Mapping[str, Table]
+) -> list[str]:
+    """Return those of the known tables that are some apps': their models', or by the start of their name."""
+    for label in app_labels:
+        check_label(label)
+    beginnings = tuple(f"{label}_" for label in app_labels)
     owners: dict[scratch.Place, str] = {}
     history = history_of(connection)
     for registry in (history.newest().apps, installed):
@@ -386,7 +396,7 @@ def tables_of(connection: BaseDatabaseWrapper, app_label: str, known: Mapping[st
     return [
         name
         for name, table in known.items()
-        if owner(table) == app_label or (not owner(table) and name.startswith(f"{app_label}_"))
+        if owner(table) in app_labels or (not owner(table) and name.startswith(beginnings))
     ]
 
 
@@ -438,11 +448,9 @@ def _change(table: Table, what: str, name: str, old: Any, new: Any) -> Change:
     return Change(sign, table.name, what, name, before, after, old, new, table.sql_name)
 
 
-def _drift(found: Snapshot, models: Models) -> Difference:
+def compared(found: Snapshot, expected: Snapshot, models: Models) -> Difference:
     """Compare with what Django makes of the models; the names that it makes up do not count."""
-    connection = connections[models.using]
-    expected = expected_tables(connection, models, found)
-    names = {*expected.tables, *tables_of(connection, models.app_label, found.tables)}
+    names = {*expected.tables, *tables_of(connection_to(models.using), [models.app_label], found.tables)}
     named = frozenset(
         each.name for model in models for each in (*model._meta.constraints, *model._meta.indexes)
     )
@@ -464,7 +472,7 @@ def expected_tables(
 
     They are named as those of ``found`` are, a snapshot of all schemas.
     """
-    real = read(connection).tables.values() if found is None else found.tables.values()
+    real = (read(connection, counted=False) if found is None else found).tables.values()
     there: dict[scratch.Place, Table] = {(table.schema, table.relation): table for table in real}
     there |= {(None, table.name): table for table in real}
     with scratch.tables(connection, models) as made:
@@ -473,7 +481,8 @@ def expected_tables(
     for table in temporary:
         place = made.places[table.relation]
         name = ".".join(filter(None, place))
-        names[table.sql_name] = there.get(place, replace(table, name=name, sql_name=name))
+        sql_name = name if place[0] else table.sql_name
+        names[table.sql_name] = there.get(place, replace(table, name=name, sql_name=sql_name))
     return Snapshot(
         {
             names[table.sql_name].name: _as_real(table, names)

@@ -33,9 +33,9 @@ def changed() -> list[Path]:
 
 
 def stale() -> list[Path]:
-    """Return all files that are not what this process loaded."""
-    changed()
-    return [path for path, (_, content) in _seen.items() if content != _loaded[path]]
+    """Return all files that are not what this process loaded. What changed() has not told yet, it will."""
+    _discover()
+    return [path for path in _seen if path.exists() and _content(path) != _loaded[path]]
 
 
 def _discover() -> None:

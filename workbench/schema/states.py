@@ -7,17 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from django.apps import apps as installed
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS
 from django.db.migrations.autodetector import MigrationAutodetector
 from django.db.migrations.questioner import MigrationQuestioner
 from django.db.migrations.state import ProjectState
 
 from workbench.schema import evolved, sources
 from workbench.schema.errors import SchemaError
-from workbench.schema.history import History, Models, Point, history_of
+from workbench.schema.history import History, Models, Point, connection_to, history_of
 from workbench.schema.mend import mend
+from workbench.schema.scratch import place_of
 from workbench.schema.show import SAME, WARNING, Grid, Part, Row, Shown, Words
-from workbench.schema.snapshot import Snapshot, expected_tables, only, snapshot
+from workbench.schema.snapshot import Difference, Snapshot, compared, expected_tables, only, read
 
 NAMES = ("model classes", "migration files", "recorded history", "real tables")
 ABSENT, DITTO = "—", "″"
@@ -88,29 +89,27 @@ def states(app_label: str, *, using: str = DEFAULT_DB_ALIAS) -> States:
 
     Tables of models and migrations are what Django makes of them on this server. Raises SchemaError.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     history = history_of(connection)
-    history.find(app_label, "zero")
-    code = Point([], history.loader.unmigrated_apps)
-    code.state = ProjectState.from_apps(installed)
-    newest = history.newest()
+    history.check(app_label)
+    code, newest = Point(ProjectState.from_apps(installed), {}), history.newest()
     disagreements = list(_in_code(app_label, history, newest, code))
-    classes, files = (_models(point, app_label, using) for point in (code, newest))
     try:
-        recorded = _models(history.now(), app_label, using)
+        now = history.now()
     except SchemaError as error:
         disagreements.append(Disagreement("The recorded history does not fit together.", str(error)))
-        recorded = files
-    everything = snapshot(using=using)
-    drift, reached = _drift(app_label, history, recorded, everything)
+        now = newest
+    everything = read(connection, counted=False)
+    classes, files = (
+        expected_tables(connection, point.of(app_label, using), everything) for point in (code, newest)
+    )
+    recorded = now.of(app_label, using)
+    made = files if now is newest else expected_tables(connection, recorded, everything)
+    drift, reached = _drift(history, recorded, compared(everything, made, recorded), everything)
     disagreements += [*_in_history(app_label, history, reached), *drift]
-    made = [expected_tables(connection, models, everything) for models in (classes, files, recorded)]
-    at = ("as loaded", files.migration, recorded.migration, "as they are")
-    return States(app_label, at, (*made, only(everything, app_label)), tuple(disagreements))  # type: ignore[arg-type]
-
-
-def _models(point: Point, app_label: str, using: str) -> Models:
-    return Models(app_label, point.as_of.get(app_label, "zero"), point.models(app_label), using)
+    at = ("as loaded", newest.as_of.get(app_label, "zero"), recorded.migration, "as they are")
+    tables = (classes, files, made, only(everything, app_label))
+    return States(app_label, at, tables, tuple(disagreements))
 
 
 def _in_code(app_label: str, history: History, newest: Point, code: Point) -> Iterator[Disagreement]:
@@ -153,23 +152,35 @@ def _in_history(app_label: str, history: History, reached: str | None) -> Iterat
 
 
 def _drift(
-    app_label: str, history: History, recorded: Models, everything: Snapshot
+    history: History, recorded: Models, found: Difference, everything: Snapshot
 ) -> tuple[list[Disagreement], str | None]:
-    """Compare the tables with what the recorded migrations made, or with another migration that they fit."""
-    found = everything - recorded
+    """Say what the tables are otherwise than the recorded migrations made them, or which other migration they
+    fit, and that.
+    """
     if not found:
         return [], None
-    names = ["zero", *(each.name for each in history.of(app_label))]
+    label = recorded.app_label
+    names = ["zero", *(each.name for each in history.of(label))]
+    shapes = {(table.relation, frozenset(table.columns)) for table in everything}
     for name in [name for name in names if name != recorded.migration][-POINTS_TRIED:]:
-        point = history.beside(app_label, None if name == "zero" else (app_label, name))
-        if not everything - Models(app_label, name, point.models(app_label), recorded.using):
+        models = history.beside(label, None if name == "zero" else (label, name)).of(label, recorded.using)
+        if _shapes(models) <= shapes and not everything - models:
             tables = "There are no tables" if name == "zero" else f"The tables are those of {name}"
             said = Disagreement(
                 f"{tables}, and {recorded.migration} is recorded.",
-                f"%manage migrate {app_label} {name} --fake records what is there.",
+                f"%manage migrate {label} {name} --fake records what is there.",
             )
             return [said], name
     return [
         Disagreement(f"The tables are not what the migrations made: {change}.", mend(change))
         for change in found
     ], None
+
+
+def _shapes(models: Models) -> set[tuple[str, frozenset[str]]]:
+    """Return the tables of the models with their columns' names, for which no database need be asked."""
+    return {
+        (place_of(model)[1], frozenset(str(field.column) for field in model._meta.local_concrete_fields))
+        for model in models
+        if model._meta.managed and not model._meta.proxy and not model._meta.swapped
+    }

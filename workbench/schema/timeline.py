@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.migrations import Migration
 from django.db.migrations.operations.base import Operation
@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from workbench.schema import evolved
 from workbench.schema.errors import SchemaError
-from workbench.schema.history import History, history_of
+from workbench.schema.history import History, connection_to, history_of
 from workbench.schema.show import WARNING, Code, Grid, Part, Row, Shown, Words
 
 
@@ -65,8 +65,8 @@ class Timeline(Shown):
         return len(self.steps)
 
     def __getitem__(self, name: str) -> Step:
-        """Return the first migration whose name begins so."""
-        for step in self.steps:
+        """Return the migration of that name, or the first that begins so."""
+        for step in (*(step for step in self.steps if step.name == name), *self.steps):
             if step.name.startswith(name):
                 return step
         raise SchemaError(f"{self.app_label} has no migration {name!r}.")
@@ -87,9 +87,9 @@ def timeline(app_label: str, *, using: str = DEFAULT_DB_ALIAS) -> Timeline:
 
     The SQL is what sqlmigrate prints; what it must look up in the database, it looks up as that is now.
     """
-    connection = connections[using]
+    connection = connection_to(using)
     history = history_of(connection)
-    history.find(app_label, "zero")
+    history.check(app_label)
     sql = dict(_sql(connection, history, app_label))
     steps = tuple(_step(history, migration, sql[migration.name]) for migration in history.of(app_label))
     return Timeline(app_label, steps, tuple(history.gone(app_label)))
@@ -122,7 +122,9 @@ def _sql(connection: BaseDatabaseWrapper, history: History, app_label: str) -> I
     for key in history.plan(history.graph.leaf_nodes(app_label)):
         migration = history.graph.nodes[key]
         if migration.app_label != app_label:
-            state = migration.mutate_state(state)
+            # Rendered for the app's own; to keep the classes up to date would cost the most.
+            state.__dict__.pop("apps", None)
+            state = migration.mutate_state(state, preserve=False)
             continue
         try:
             with connection.schema_editor(collect_sql=True, atomic=migration.atomic) as editor:
