@@ -81,14 +81,14 @@ def pytest_sessionfinish() -> None:
     shutil.rmtree(HOME, ignore_errors=True)
 
 
-def _on_given_server(statement: str) -> None:
-    """Run a statement about our database from the database that was given."""
+def _on_given_server(statement: str, database: str = "") -> None:
+    """Run a statement about our database, from the one that was given or from another."""
     from django.db import connection
 
     params = connection.get_connection_params()
-    given = urlsplit(GIVEN["DATABASE_URL"]).path.removeprefix("/")
+    dbname = database or urlsplit(GIVEN["DATABASE_URL"]).path.removeprefix("/")
     administrator = psycopg2.connect(
-        **{key: value for key, value in params.items() if key != "cursor_factory"} | {"dbname": given}
+        **{key: value for key, value in params.items() if key != "cursor_factory"} | {"dbname": dbname}
     )
     administrator.autocommit = True
     with administrator.cursor() as cursor:
@@ -96,8 +96,25 @@ def _on_given_server(statement: str) -> None:
     administrator.close()
 
 
+def _empty() -> None:
+    """Leave nothing in the run's own database."""
+    from workbench.connection import embedded
+
+    statement = "DROP SCHEMA public CASCADE; CREATE SCHEMA public"
+    if GIVEN:
+        _on_given_server(statement, NAME)
+        return
+    embedded.start(HOME)
+    administrator = embedded.Cluster(HOME).connect(embedded.DATABASE)
+    administrator.autocommit = True
+    administrator.cursor().execute(statement)
+    administrator.close()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip a test whose programs are missing, unless nothing may be skipped."""
+    """Give a notebook an empty database; skip a test whose programs are missing, unless nothing may be."""
+    if isinstance(item, IPyNbCell) and item.cell_num == 0:
+        _empty()  # What ran before may be anything: tests are distributed over processes.
     missing = [
         program
         for mark in item.iter_markers("needs")

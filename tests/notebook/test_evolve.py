@@ -371,7 +371,7 @@ def test_a_diff_looks_at_the_apps_that_it_is_told_or_at_all(kernel: Kernel) -> N
     ("cell", "error"),
     [
         ("Author.objects.create(name='A'); never_made", "NameError"),
-        ("x = (", "SyntaxError"),
+        ("x = )", "SyntaxError"),
         ("if x:\npass", "IndentationError"),
         ("%manage nothing", "There is no command 'nothing'"),
         ("connection.cursor().execute('SELEC')", "ProgrammingError"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import symtable
 import sys
@@ -150,19 +151,71 @@ def _is_about_to_begin(connection: BaseDatabaseWrapper) -> bool:
 def names_of(code: str) -> tuple[set[str], set[str]]:
     """Return the global names that a cell assigns, and those that it uses."""
     try:
-        tables = [symtable.symtable(code, "<cell>", "exec")]
+        top = _TopLevel(ast.parse(code))
+        tables = symtable.symtable(code, "<cell>", "exec").get_children()
     except (SyntaxError, ValueError):
         return set(), set()
-    assigned, used = set(), set()
+    assigned, used = top.assigned, top.used
     if MAGIC.search(code):
         used.update(WORD.findall(code))
     while tables:
         table = tables.pop()
         tables += table.get_children()
         for symbol in table.get_symbols():
-            if table.get_type() == "module" or symbol.is_global():
-                if symbol.is_assigned() or symbol.is_imported() or symbol.is_namespace():
-                    assigned.add(symbol.get_name())
-                if symbol.is_referenced():
-                    used.add(symbol.get_name())
+            if symbol.is_global() and symbol.is_assigned():
+                assigned.add(symbol.get_name())
+            if symbol.is_global() and symbol.is_referenced():
+                used.add(symbol.get_name())
     return assigned, used
+
+
+class _TopLevel(ast.NodeVisitor):
+    """The names of a cell outside of its functions and classes.
+
+    symtable would do, if it did not mix those of comprehensions with them since Python 3.12 (PEP 709).
+    """
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.assigned: set[str] = set()
+        self.used: set[str] = set()
+        self._bound: list[set[str]] = []
+        self.visit(tree)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if not any(node.id in names for names in self._bound):
+            (self.used if isinstance(node.ctx, ast.Load) else self.assigned).add(node.id)
+
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+        self.assigned.add(node.name)
+        self._visit(*node.decorator_list, node.args, node.returns)
+
+    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> None:
+        self.visit_FunctionDef(node)
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        self.visit(node.args)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self.assigned.add(node.name)
+        self._visit(*node.decorator_list, *node.bases, *node.keywords)
+
+    def visit_alias(self, node: ast.alias) -> None:
+        self.assigned.add((node.asname or node.name).partition(".")[0])
+
+    def generic_visit(self, node: ast.AST) -> None:
+        # What an except or a case binds is no Name.
+        for bound in (getattr(node, "name", None), getattr(node, "rest", None)):
+            if isinstance(bound, str):
+                self.assigned.add(bound)
+        if not isinstance(node, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp):
+            super().generic_visit(node)
+            return
+        self.visit(node.generators[0].iter)
+        targets = [part for each in node.generators for part in ast.walk(each.target)]
+        self._bound.append({part.id for part in targets if isinstance(part, ast.Name)})
+        super().generic_visit(node)
+        self._bound.pop()
+
+    def _visit(self, *nodes: ast.AST | None) -> None:
+        for node in filter(None, nodes):
+            self.visit(node)
