@@ -233,7 +233,11 @@ def test_an_error_names_the_line_of_the_cell_and_what_is_wrong_there(case: str) 
 
 
 NOT_BY_LINE: dict[str, tuple[str, dict[str, Any], str]] = {
-    "nothing": ("", {}, "The cell defines no model of catalog, and no function forwards(apps, schema_edi"),
+    "nothing": (
+        "x = 1",
+        {},
+        "The cell defines no model of catalog, and no function forwards(apps, schema_edi",
+    ),
     "a class that is no model": ("class Author:\n    name = 'x'", {}, "The cell defines no model of catalog"),
     "an unknown app": (AUTHOR, {"app_label": "catalgo"}, "No app 'catalgo' is installed: did you mean catal"),
     "an app without migrations": (AUTHOR, {"app_label": "messages"}, "The app messages has no migrations"),

@@ -46,6 +46,9 @@ class Answers:
     removed: Sequence[str] = ()
     no_renames: bool = False
 
+    def __bool__(self) -> bool:
+        return bool(self.renames or self.defaults or self.backfilled or self.removed)
+
 
 @dataclass(frozen=True)
 class Planned:
@@ -134,7 +137,7 @@ def evolve(
         before, earlier = history.beside(app_label, key) if start else history.now(), None
     base = _copy(before)
     cell = cells.run(app_label, source, namespace or {}, base.state.apps)
-    answers = answers or Answers()
+    answers = Answers() if answers is None else answers
     if FORWARDS in cell.functions:
         last = before.as_of.get(app_label)
         migration = _data_migration(app_label, cell, last, name)
@@ -145,6 +148,8 @@ def evolve(
         )
         is_done = there.partition(CLASS)[0].endswith(source)
         migrations = [] if is_done else [migration]
+    elif not source.strip() and not answers:
+        migrations = []
     else:
         migrations = _detect(app_label, cell, before, answers, name)
     after, steps = _copy(before), []

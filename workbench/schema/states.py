@@ -147,7 +147,7 @@ def _in_history(app_label: str, history: History, reached: str | None) -> Iterat
         before = ["zero", *(each.name for each in history.of(app_label) if not evolved.is_one(each))][-1]
         yield Disagreement(
             f"{history.last(app_label)} was made in a cell; the files and the classes know nothing of it.",
-            f"%%evolve --write keeps it, %manage migrate {app_label} {before} undoes it.",
+            f"%evolve {app_label} --write keeps it, %manage migrate {app_label} {before} undoes it.",
         )
 
 
