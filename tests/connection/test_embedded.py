@@ -208,7 +208,8 @@ def ask(home: Path, query: str) -> Any:
         connection.autocommit = True
         with connection.cursor() as cursor:
             cursor.execute(query)
-            return cursor.fetchone()[0] if cursor.description else None
+            row = cursor.fetchone() if cursor.description else None
+            return row[0] if row else None
 
 
 def processes(home: Path) -> list[psutil.Process]:
