@@ -12,7 +12,8 @@ from django.db.migrations.recorder import MigrationRecorder
 from pytest_django import Settings
 
 from tests.schema.test_evolve import AUTHOR, adding
-from workbench.schema import SchemaError, evolve, evolved, models_at, states
+from workbench import evolved
+from workbench.schema import SchemaError, evolve, models_at, states
 from workbench.schema.evolve import keep
 from workbench.schema.history import history_of
 

@@ -5,6 +5,6 @@ class WorkbenchConfig(AppConfig):
     name = "workbench"
 
     def ready(self) -> None:
-        from workbench.schema import evolved
+        from workbench import evolved
 
         evolved.install()

@@ -15,7 +15,7 @@ from tests.conftest import Manage
 from tests.kernel import Kernel, Outcome
 from tests.schema.test_evolve import AUTHOR, BOOK, adding
 from tests.throwaway import HOME, PROJECT
-from workbench.schema import evolved
+from workbench import evolved
 
 AGE = adding("age = models.IntegerField(null=True)")
 UNIQUE = AUTHOR.replace(

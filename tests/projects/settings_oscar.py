@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from oscar.defaults import *  # type: ignore[import-not-found]  # noqa: F403
 
-from workbench.connection import database
+from tests.projects.settings import *  # noqa: F403
 
-SECRET_KEY = "only for tests"
-WORKBENCH_HOME = Path(os.environ["WORKBENCH_HOME"])
-DATABASES = {"default": database(os.environ, home=WORKBENCH_HOME)}
-WORKBENCH_YES = True
-WORKBENCH_PROGRESS = False
-USE_TZ = True
 # What Oscar's own migrations were made with.
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 SITE_ID = 1

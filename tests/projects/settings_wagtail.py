@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from tests.projects.settings import *  # noqa: F403
 
-from workbench.connection import database
-
-SECRET_KEY = "only for tests"
-WORKBENCH_HOME = Path(os.environ["WORKBENCH_HOME"])
-DATABASES = {"default": database(os.environ, home=WORKBENCH_HOME)}
-WORKBENCH_YES = True
-WORKBENCH_PROGRESS = False
-USE_TZ = True
 AUTH_USER_MODEL = "customuser.CustomUser"
 # What Wagtail's own migrations were made with.
 DEFAULT_AUTO_FIELD = "django.db.models.AutoField"

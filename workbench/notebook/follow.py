@@ -7,11 +7,11 @@ import re
 import symtable
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from functools import wraps
 from typing import Any
 
-from django.db import DatabaseError, ProgrammingError, connections, models, router, transaction
+from django.db import DatabaseError, ProgrammingError, connections, models, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from django.db.models.signals import post_migrate
@@ -50,8 +50,9 @@ class Following:
         # Of the cell that runs: databases looked at, databases that recorded a migration, models asked.
         self._looked: set[str] = set()
         self._recorded: set[str] = set()
-        self._roles: set[str] = set()
         self._asked: set[type[models.Model]] = set()
+        # Of the kernel: databases that were asked in another role.
+        self._roles: set[str] = set()
 
     def begin(self, info: ExecutionInfo) -> None:
         """Before a cell: let go of what it assigns, and look if it names a model that follows."""
@@ -126,10 +127,7 @@ class Following:
             return
         is_ours = alias in self._recorded
         self._recorded.discard(alias)
-        is_open = connection.in_atomic_block or not connection.get_autocommit()
-        with transaction.atomic(alias) if is_open and alias in self._roles else nullcontext():
-            said = self._follower.look(connection, by_others=not is_ours)
-        for sentence in said:
+        for sentence in self._follower.look(connection, by_others=not is_ours, may_fail=alias in self._roles):
             print(sentence)
 
     def _alias(self, name: str) -> str:

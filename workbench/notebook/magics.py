@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import os
 import shlex
 import sys
@@ -19,11 +18,12 @@ from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class
 from IPython.display import display
 
+from workbench import evolved
 from workbench.connection import where
-from workbench.errors import OneSentence
+from workbench.errors import OneSentence, or_rather
 from workbench.notebook.display import short
 from workbench.notebook.errors import CellError
-from workbench.schema import evolve, evolved, snapshot
+from workbench.schema import evolve, snapshot
 from workbench.schema.evolve import Answers, Evolution, keep, write
 
 # They ask, serve until they are stopped, or, like testserver, leave the connection at another database.
@@ -109,15 +109,15 @@ class WorkbenchMagics(Magics):
         )
         display(evolution)
         if asked.apply:
-            self._apply(evolution, asked.database, asked.yes)
+            self._apply(evolution, asked.yes)
         if asked.write:
-            self._write(evolution, asked.database)
+            self._write(evolution)
         if evolution and not asked.write and not asked.apply:
             print("Nothing has changed: --apply migrates this database with it, --write keeps it as a file.")
         self._last = None if asked.apply else evolution
 
-    def _write(self, evolution: Evolution, using: str) -> None:
-        files = write(evolution, using=using)
+    def _write(self, evolution: Evolution) -> None:
+        files = write(evolution)
         for path in files:
             print(f"Wrote {short(path)}.")
         if files:
@@ -125,14 +125,14 @@ class WorkbenchMagics(Magics):
         else:
             print("The files are there already.")
 
-    def _apply(self, evolution: Evolution, using: str, is_settled: bool) -> None:
+    def _apply(self, evolution: Evolution, is_settled: bool) -> None:
         if not evolution.chain:
             return
-        place = where(using)
+        place = where(evolution.using)
         if not (place.is_embedded or is_settled or getattr(settings, "WORKBENCH_YES", False)):
             raise CellError(f"This migrates {place}: add --yes if that is what you want.")
-        with evolved.offered(keep(evolution, using=using)):
-            arguments = [evolution.app_label, evolution.chain[-1].name, "--database", using]
+        with evolved.offered(keep(evolution)):
+            arguments = [evolution.app_label, evolution.chain[-1].name, "--database", evolution.using]
             _run(_command("migrate"), "migrate", [*arguments, *(["--yes"] if is_settled else [])])
 
     @cell_magic
@@ -219,9 +219,8 @@ def _command(name: str) -> BaseCommand:
         raise CellError(f"{name} needs a terminal: run 'python manage.py {name}' there.")
     commands = get_commands()
     if name not in commands:
-        near = difflib.get_close_matches(name, commands, n=1)
-        advice = f"did you mean {near[0]}?" if near else "%manage help lists them."
-        raise CellError(f"There is no command {name!r}: {advice}")
+        guess = or_rather(name, commands, ": %manage help lists them.")
+        raise CellError(f"There is no command {name!r}{guess}")
     app = commands[name]
     return app if isinstance(app, BaseCommand) else load_command_class(app, name)
 

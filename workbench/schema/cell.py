@@ -24,7 +24,8 @@ from django.db import models
 from django.db.models.options import Options
 from django.utils import timezone
 
-from workbench.schema.errors import SchemaError, or_rather
+from workbench.errors import or_rather
+from workbench.schema.errors import SchemaError
 
 FILE = "<cell>"
 # A cell that has the first makes a data migration.

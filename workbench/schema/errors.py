@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
-
 from django.db import ProgrammingError
 
 from workbench.errors import OneSentence
@@ -18,9 +15,3 @@ class StaleModel(OneSentence, ProgrammingError):
 
 class NotInHistory(OneSentence, AttributeError):
     """What a model, or its instance, does not have at its migration."""
-
-
-def or_rather(name: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence: a guess at what was meant, or a full stop where nothing is near."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f": did you mean {near[0]}?" if near else "."

@@ -9,7 +9,7 @@ from inspect import ismethod, signature
 from pathlib import Path
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections, models
+from django.db import DEFAULT_DB_ALIAS, models
 from django.db.migrations import Migration, RunPython
 from django.db.migrations.autodetector import MigrationAutodetector
 from django.db.migrations.graph import MigrationGraph
@@ -17,8 +17,8 @@ from django.db.migrations.questioner import MigrationQuestioner
 from django.db.migrations.state import ModelState, ProjectState
 from django.db.migrations.writer import MigrationWriter
 
+from workbench import evolved
 from workbench.schema import cell as cells
-from workbench.schema import evolved
 from workbench.schema.cell import BACKWARDS, FORWARDS, Cell
 from workbench.schema.effects import Effect, effects
 from workbench.schema.errors import SchemaError
@@ -82,10 +82,6 @@ class Evolution(Shown):
     def chain(self) -> list[Planned]:
         """All that is not in the database yet: what this one builds on, too."""
         return [*(self.earlier.chain if self.earlier else []), *self.steps]
-
-    @property
-    def start(self) -> str:
-        return self.earlier.start if self.earlier else self.after
 
     def _parts(self) -> Iterator[Part]:
         if not self.steps:
@@ -386,13 +382,13 @@ def _names(there: Mapping[str, ModelState]) -> str:
     return ", ".join(sorted(each.name for each in there.values())) or "no models"
 
 
-def write(evolution: Evolution, *, using: str = DEFAULT_DB_ALIAS) -> list[Path]:
+def write(evolution: Evolution) -> list[Path]:
     """Put the migrations into the app's folder, and return the new files.
 
     An evolution without a change writes what was applied from cells before. Raises SchemaError where the
     files go another way.
     """
-    history = history_of(connections[using])
+    history = history_of(connection_to(evolution.using))
     label = evolution.app_label
     steps = evolution.chain or [
         Planned(each.name, _file(history, (label, each.name)), (), each)
@@ -408,17 +404,17 @@ def write(evolution: Evolution, *, using: str = DEFAULT_DB_ALIAS) -> list[Path]:
     return found
 
 
-def keep(evolution: Evolution, *, using: str = DEFAULT_DB_ALIAS) -> set[Key]:
+def keep(evolution: Evolution) -> set[Key]:
     """Put the migrations where evolved ones lie, and return their keys, for evolved.offered().
 
     Raises SchemaError where the files go another way.
     """
-    history = history_of(connections[using])
+    history = history_of(connection_to(evolution.using))
     label = evolution.app_label
     last = history.of(label)
     steps = _new(history, label, evolution.chain, last[-1].name if last else None)
     for step in steps:
-        evolved.write(connections[using], label, step.name, step.text)
+        evolved.write(history.connection, label, step.name, step.text)
     return {(label, step.name) for step in steps}
 
 

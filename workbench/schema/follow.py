@@ -58,13 +58,15 @@ class Follower:
             self._bound.pop(name, None)
             self._real.pop(name, None)
 
-    def look(self, connection: BaseDatabaseWrapper, *, by_others: bool = True) -> list[str]:
+    def look(
+        self, connection: BaseDatabaseWrapper, *, by_others: bool = True, may_fail: bool = False
+    ) -> list[str]:
         """Read the recorded history, let the names follow, and return what became of them, a sentence each.
 
         Costs one round trip, and no more where nothing has changed. Never raises for a history that makes no
-        sense: that is a sentence too.
+        sense: that is a sentence too. Where reading it ``may_fail``, an open transaction stays whole.
         """
-        recorded = recorded_in(connection)
+        recorded = recorded_in(connection, may_fail=may_fail)
         alias = connection.alias
         before = self._applied.get(alias)
         if before == recorded.keys() and alias not in self._failed:

@@ -25,8 +25,9 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.state import ProjectState
 from psycopg2 import errors
 
-from workbench.schema import evolved
-from workbench.schema.errors import NotInHistory, SchemaError, or_rather
+from workbench import evolved
+from workbench.errors import or_rather
+from workbench.schema.errors import NotInHistory, SchemaError
 
 Key = tuple[str, str]
 
@@ -162,9 +163,7 @@ class History:
         if not matches:
             if gone := [known for known in self.gone(app_label) if known.startswith(name)]:
                 raise SchemaError(f"{app_label}.{gone[0]} is recorded as applied, and its file is gone.")
-            guess = or_rather(name, names)
-            if guess == ".":
-                guess = f": it has {', '.join(names[-5:]) or 'none'}."
+            guess = or_rather(name, names, f": it has {', '.join(names[-5:]) or 'none'}.")
             raise SchemaError(f"{app_label} has no migration {name!r}{guess}")
         return app_label, matches[0]
 
@@ -297,11 +296,15 @@ def history_of(connection: BaseDatabaseWrapper, recorded: Mapping[Key, datetime]
     return history
 
 
-def recorded_in(connection: BaseDatabaseWrapper) -> dict[Key, datetime]:
-    """Return when each migration was applied, in that order, as django_migrations says. One round trip."""
+def recorded_in(connection: BaseDatabaseWrapper, *, may_fail: bool = False) -> dict[Key, datetime]:
+    """Return when each migration was applied, in that order, as django_migrations says. One round trip.
+
+    Two more in an open transaction, which a missing table would spoil, if the table was never seen, or if
+    reading it ``may_fail``.
+    """
     known = connection.alias in _histories and _histories[connection.alias][1].recorded
-    # A missing table would spoil an open transaction.
-    kept = not known and (connection.in_atomic_block or not connection.get_autocommit())
+    is_open = connection.in_atomic_block or not connection.get_autocommit()
+    kept = is_open and (may_fail or not known)
     connection.close_if_health_check_failed()
     connection.ensure_connection()
     try:

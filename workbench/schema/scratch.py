@@ -56,8 +56,8 @@ def tables(connection: BaseDatabaseWrapper, wanted: Iterable[type[models.Model]]
     for model in sorted(_closure(wanted), key=lambda model: not model._meta.managed):
         models_of.setdefault(place_of(model), model)
     everything = list(models_of.values())
-    places = {_name(place_of(model)): place_of(model) for model in _with_links(everything)}
-    ours = {_name(place_of(model)) for model in _with_links(wanted) if model._meta.can_migrate(connection)}
+    places = {name_of(place_of(model)): place_of(model) for model in _with_links(everything)}
+    ours = {name_of(place_of(model)) for model in _with_links(wanted) if model._meta.can_migrate(connection)}
     with session(connection) as other, _without_schemas(everything):
         try:
             with other.schema_editor(collect_sql=True, atomic=False) as editor:
@@ -79,7 +79,8 @@ def place_of(model: type[models.Model]) -> Place:
     return schema if separator else None, relation
 
 
-def _name(place: Place) -> str:
+def name_of(place: Place) -> str:
+    """Return a table's name with its schema before it, in one word."""
     return ".".join(filter(None, place))
 
 
@@ -116,7 +117,7 @@ def _without_schemas(everything: Iterable[type[models.Model]]) -> Iterator[None]
         model: model._meta.db_table for model in _with_links(everything) if '"' in model._meta.db_table
     }
     for model in renamed:
-        model._meta.db_table = _name(place_of(model))
+        model._meta.db_table = name_of(place_of(model))
     try:
         yield
     finally:

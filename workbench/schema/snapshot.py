@@ -387,7 +387,7 @@ def tables_of(
     history = history_of(connection)
     for registry in (history.newest().apps, installed):
         for model in registry.get_models(include_auto_created=True):
-            if not model._meta.proxy and model._meta.managed:
+            if model._meta.can_migrate(connection):
                 owners[scratch.place_of(model)] = model._meta.app_label
 
     def owner(table: Table) -> str | None:
@@ -480,7 +480,7 @@ def expected_tables(
     names = {}
     for table in temporary:
         place = made.places[table.relation]
-        name = ".".join(filter(None, place))
+        name = scratch.name_of(place)
         sql_name = name if place[0] else table.sql_name
         names[table.sql_name] = there.get(place, replace(table, name=name, sql_name=sql_name))
     return Snapshot(
@@ -488,7 +488,8 @@ def expected_tables(
             names[table.sql_name].name: _as_real(table, names)
             for table in temporary
             if table.relation in made.wanted
-        }
+        },
+        connection.alias,
     )
 
 

@@ -12,7 +12,8 @@ from django.db.migrations.autodetector import MigrationAutodetector
 from django.db.migrations.questioner import MigrationQuestioner
 from django.db.migrations.state import ProjectState
 
-from workbench.schema import evolved, sources
+from workbench import evolved
+from workbench.schema import sources
 from workbench.schema.errors import SchemaError
 from workbench.schema.history import History, Models, Point, connection_to, history_of
 from workbench.schema.mend import mend
@@ -134,7 +135,8 @@ def _in_history(app_label: str, history: History, reached: str | None) -> Iterat
             f"{name} is recorded as applied, and its file is gone.",
             f"Bring the file back, or forget the record with %manage migrate {app_label} --prune.",
         )
-    names = [each.name for each in history.of(app_label)]
+    migrations = history.of(app_label)
+    names = [each.name for each in migrations]
     done = names[: names.index(reached) + 1] if reached in names else []
     missing = [name for name in names if (app_label, name) not in history.applied and name not in done]
     if missing:
@@ -144,7 +146,7 @@ def _in_history(app_label: str, history: History, reached: str | None) -> Iterat
             f"%manage migrate {app_label} {missing[-1]} brings the database there.",
         )
     if history.is_evolved(app_label):
-        before = ["zero", *(each.name for each in history.of(app_label) if not evolved.is_one(each))][-1]
+        before = ["zero", *(each.name for each in migrations if not evolved.is_one(each))][-1]
         yield Disagreement(
             f"{history.last(app_label)} was made in a cell; the files and the classes know nothing of it.",
             f"%evolve {app_label} --write keeps it, %manage migrate {app_label} {before} undoes it.",
@@ -182,5 +184,5 @@ def _shapes(models: Models) -> set[tuple[str, frozenset[str]]]:
     return {
         (place_of(model)[1], frozenset(str(field.column) for field in model._meta.local_concrete_fields))
         for model in models
-        if model._meta.managed and not model._meta.proxy and not model._meta.swapped
+        if model._meta.can_migrate(models.using)
     }

@@ -13,7 +13,7 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 from django.utils import timezone
 
-from workbench.schema import evolved
+from workbench import evolved
 from workbench.schema.errors import SchemaError
 from workbench.schema.history import History, connection_to, history_of
 from workbench.schema.show import WARNING, Code, Grid, Part, Row, Shown, Words
