@@ -23,7 +23,7 @@ from workbench.schema.cell import BACKWARDS, FORWARDS, Cell
 from workbench.schema.effects import Effect, effects
 from workbench.schema.errors import SchemaError
 from workbench.schema.history import History, Key, Point, connection_to, history_of
-from workbench.schema.show import Code, Grid, Part, Row, Shown, Words
+from workbench.show import Code, Grid, Part, Row, Shown, Words
 
 # Where functions of the cell would have to be imported from, until they stand in the migration's own file.
 CELL_MODULE = "workbench_cell"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from workbench.schema.show import ADDED
 from workbench.schema.snapshot import Change, Column, Constraint, Index
+from workbench.show import ADDED
 
 
 def mend(change: Change) -> str:

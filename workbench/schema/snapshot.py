@@ -13,7 +13,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from workbench.schema import scratch
 from workbench.schema.errors import SchemaError
 from workbench.schema.history import Models, check_label, connection_to, history_of
-from workbench.schema.show import ADDED, CHANGED, REMOVED, Grid, Part, Row, Shown, Words
+from workbench.show import ADDED, CHANGED, REMOVED, Grid, Part, Row, Shown, Words
 
 # Rows of a table beyond this size are estimated, as Postgres does: counting reads all of it.
 COUNTED_BYTES = 64_000_000

@@ -18,8 +18,8 @@ from workbench.schema.errors import SchemaError
 from workbench.schema.history import History, Models, Point, connection_to, history_of
 from workbench.schema.mend import mend
 from workbench.schema.scratch import place_of
-from workbench.schema.show import SAME, WARNING, Grid, Part, Row, Shown, Words
 from workbench.schema.snapshot import Difference, Snapshot, compared, expected_tables, only, read
+from workbench.show import SAME, WARNING, Grid, Part, Row, Shown, Words
 
 NAMES = ("model classes", "migration files", "recorded history", "real tables")
 ABSENT, DITTO = "—", "″"

@@ -16,7 +16,7 @@ from django.utils import timezone
 from workbench import evolved
 from workbench.schema.errors import SchemaError
 from workbench.schema.history import History, connection_to, history_of
-from workbench.schema.show import WARNING, Code, Grid, Part, Row, Shown, Words
+from workbench.show import WARNING, Code, Grid, Part, Row, Shown, Words
 
 
 @dataclass(frozen=True, repr=False)

@@ -1,4 +1,4 @@
-"""How the results of this room look: as plain text and as HTML, from the same parts.
+"""How results look: as plain text and as HTML, from the same parts.
 
 The colours are JupyterLab's own, so that they fit its themes, and never say what a sign does not say too.
 """

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.schema.places import run
 from workbench.schema import models_at, snapshot, states, timeline
-from workbench.schema.show import ADDED, CHANGED, REMOVED, WARNING, Code, Grid, Part, Row, Shown, Words
+from workbench.show import ADDED, CHANGED, REMOVED, WARNING, Code, Grid, Part, Row, Shown, Words
 
 
 class Result(Shown):
