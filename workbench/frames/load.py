@@ -26,7 +26,7 @@ from workbench.frames.convert import MISSING, Converter, Field, is_left_out, is_
 from workbench.frames.database import connection_of
 from workbench.frames.errors import FrameError
 from workbench.frames.indexes import set_aside
-from workbench.frames.progress import Progress
+from workbench.progress import Progress
 
 Rows = pd.DataFrame | Iterable[models.Model] | Iterable[Mapping[str, Any]]
 

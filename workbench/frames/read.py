@@ -20,9 +20,9 @@ from workbench.connection import interrupt
 from workbench.frames import binary, types
 from workbench.frames.binary import Reader, Receiver
 from workbench.frames.errors import FrameError
-from workbench.frames.progress import Progress
 from workbench.frames.query import Params, Query, Source, column_type, query_of
 from workbench.frames.types import Column
+from workbench.progress import Progress
 
 # While one batch is decoded, the server should find room in the socket for the next: Linux gives a Unix
 # socket 208 kB, and a network's some megabytes.

@@ -7,7 +7,7 @@ from pathlib import Path
 from django.conf import settings
 from IPython.display import DisplayHandle
 
-from workbench.frames import progress
+from workbench import progress
 
 
 def register() -> None:

@@ -1,4 +1,4 @@
-"""Rows counted while they are read or written, and shown where that takes longer than a second."""
+"""What takes longer than a second is shown while it does: a count of rows, or what is going on."""
 
 from __future__ import annotations
 
@@ -37,11 +37,14 @@ make_show: Callable[[], Show | None] = in_terminal
 class Progress:
     """A count of rows, out of ``total`` where that is known. ``with`` it, and add to ``rows``.
 
+    Where there is nothing to count, ``what`` says what is going on, and may change.
+
     One thread shows those of all threads now and then, so that counting costs nothing, and a wait for the
     first row is shown too. WORKBENCH_PROGRESS=0 hides it.
     """
 
-    def __init__(self, total: int | None = None) -> None:
+    def __init__(self, total: int | None = None, *, what: str = "") -> None:
+        self.what = what
         self.rows = 0
         self.total = total
         self.is_done = False
@@ -67,6 +70,8 @@ class Progress:
         return time.monotonic() - self._began
 
     def __str__(self) -> str:
+        if self.what:
+            return f"{self.what}, {self.seconds:.0f} s"
         amount = f"{self.rows:,} rows" if not self.total else f"{self.rows:,} of {self.total:,} rows"
         if not self.rows:
             return f"{amount}, waiting for {self.seconds:.0f} s"
