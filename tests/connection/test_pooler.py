@@ -14,7 +14,7 @@ import pytest
 from tests.connection import pooler
 from tests.connection.pooler import ALIAS, DIRECT, HOSTS, PASSWORD, POOLED, Neon
 from tests.kernel import Kernel
-from tests.throwaway import PROJECT
+from tests.throwaway import EVERYTHING, PROJECT
 
 pytestmark = pytest.mark.needs("pgbouncer", "openssl")
 
@@ -225,6 +225,7 @@ def test_a_failure_to_connect_is_one_line(neon: Neon, mistake: dict[str, Any], s
     assert not any(secret in direct + pooled for secret in (PASSWORD, "npg_"))
 
 
+@pytest.mark.skipif(not os.environ.get(EVERYTHING), reason=f"takes most of a minute: set {EVERYTHING}")
 def test_the_tests_and_notebooks_pass_on_neon(neon: Neon) -> None:
     before = len(neon.logins())
     done = start(neon, "-m", "pytest", "tests/catalog", "notebooks", "-p", "no:cacheprovider", "-q")

@@ -2,6 +2,17 @@
 
 from workbench.connection.failures import ConnectionFailed
 from workbench.connection.place import Place, where
+from workbench.connection.queue import Queue, Session, Wait, who_blocks
 from workbench.connection.url import DatabaseURLError, database
 
-__all__ = ["ConnectionFailed", "DatabaseURLError", "Place", "database", "where"]
+__all__ = [
+    "ConnectionFailed",
+    "DatabaseURLError",
+    "Place",
+    "Queue",
+    "Session",
+    "Wait",
+    "database",
+    "where",
+    "who_blocks",
+]

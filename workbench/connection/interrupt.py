@@ -20,8 +20,26 @@ from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2.extensions import TRANSACTION_STATUS_ACTIVE
 
+
+class Watched:
+    """Connections, for as long as they live: one thread may go through them while another adds one."""
+
+    def __init__(self) -> None:
+        self._connections: WeakSet[BaseDatabaseWrapper] = WeakSet()
+        self._lock = threading.Lock()
+
+    def add(self, connection: BaseDatabaseWrapper) -> None:
+        with self._lock:
+            self._connections.add(connection)
+
+    def __iter__(self) -> Iterator[BaseDatabaseWrapper]:
+        with self._lock:
+            found = [*self._connections]
+        return iter(found)
+
+
 # Of every thread: asynchronous queries run in one of their own.
-watched: WeakSet[BaseDatabaseWrapper] = WeakSet()
+watched = Watched()
 cancelled = threading.Event()
 
 _writing: int | None = None
@@ -77,5 +95,5 @@ def _listen(reading: int) -> None:
             continue
         # Before the server is asked: its answer may be there before ours.
         cancelled.set()
-        if not sum(map(cancel, list(watched))):
+        if not sum(map(cancel, watched)):
             cancelled.clear()

@@ -16,9 +16,12 @@ class Place:
     server: str
     database: str
     is_embedded: bool
+    # The name of the branch; "" for the database that DATABASE_URL names.
+    branch: str = ""
 
     def __str__(self) -> str:
-        return f"PostgreSQL {self.version}, {self.server}, database {self.database}"
+        branch = f", branch {self.branch}" if self.branch else ""
+        return f"PostgreSQL {self.version}, {self.server}, database {self.database}{branch}"
 
     __repr__ = __str__
 
@@ -38,6 +41,7 @@ def where(alias: str = "default") -> Place:
         server="the embedded server" if is_embedded else _server(config),
         database=database,
         is_embedded=is_embedded,
+        branch=config.get("BRANCH") or "",
     )
 
 

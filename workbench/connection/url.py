@@ -92,20 +92,20 @@ def _embedded(home: Path) -> dict[str, Any]:
 def _direct(environ: Mapping[str, str], named: dict[str, Any]) -> dict[str, Any]:
     for variable in DIRECT_VARIABLES:
         if text := environ.get(variable, "").strip():
-            direct = _past_pooler(_parse(text, variable))
+            direct = past_pooler(_parse(text, variable))
             is_same_role = (direct["NAME"], direct["USER"]) == (named["NAME"], named["USER"])
             are_neon = is_neon(direct["HOST"]) and is_neon(named["HOST"])
-            is_same_host = not are_neon or direct["HOST"] == _past_pooler(named)["HOST"]
+            is_same_host = not are_neon or direct["HOST"] == past_pooler(named)["HOST"]
             if not (is_same_role and is_same_host):
                 raise DatabaseURLError(
                     f"DATABASE_URL and {variable} name different databases, roles or endpoints: "
                     f"correct or unset {variable}."
                 )
             return direct
-    return _past_pooler(named)
+    return past_pooler(named)
 
 
-def _past_pooler(entry: dict[str, Any]) -> dict[str, Any]:
+def past_pooler(entry: dict[str, Any]) -> dict[str, Any]:
     """Return the entry with its host's direct name, which differs if the first label ends in -pooler."""
     label, dot, domain = entry["HOST"].partition(".")
     return {**entry, "HOST": label.removesuffix("-pooler") + dot + domain}

@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,13 @@ from psycopg2 import OperationalError
 
 from workbench.connection import embedded
 from workbench.connection.failures import ConnectionFailed, delays, explain, passes
+from workbench.connection.sessions import holds_transaction
 
 logger = logging.getLogger(__name__)
+
+# What finds the branch that a process is told to start on, and puts its address into the settings. The app
+# sets it: this room knows nothing of branches.
+find_branch: Callable[[DatabaseWrapper], None] | None = None
 
 
 class DatabaseClient(client.DatabaseClient):
@@ -40,8 +45,32 @@ class DatabaseClient(client.DatabaseClient):
 
 class DatabaseWrapper(base.DatabaseWrapper):
     client_class = DatabaseClient
+    # Where the open connection leads to; None if that is over.
+    leads_to: tuple[Any, ...] | None = None
+
+    def ensure_connection(self) -> None:
+        """Connect, and anew where the settings lead elsewhere by now: on a branch, in every thread.
+
+        A transaction is ended where it was begun.
+        """
+        raw = self.connection
+        is_elsewhere = raw is not None and self.leads_to != address(self.settings_dict)
+        if is_elsewhere and not holds_transaction(self):
+            self.close()
+        super().ensure_connection()
+
+    def copy(self, alias: str | None = None) -> DatabaseWrapper:
+        self._find_branch()
+        copied: DatabaseWrapper = super().copy(alias)
+        return copied
+
+    def _find_branch(self) -> None:
+        if find_branch is not None and self.settings_dict.get("BRANCH"):
+            find_branch(self)
 
     def get_connection_params(self) -> dict[str, Any]:
+        self._find_branch()
+        self.leads_to = address(self.settings_dict)
         params = super().get_connection_params()
         if home := self.settings_dict.get("EMBEDDED"):
             try:
@@ -61,6 +90,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 return self._connect_embedded(Path(home), conn_params)
             return self._connect_patiently(conn_params)
         except OperationalError as error:
+            is_gone = f'database "{conn_params.get("dbname")}" does not exist' in str(error)
+            if is_gone and (branch := self.settings_dict.get("BRANCH")):
+                raise ConnectionFailed(
+                    f"There is no branch {branch} any more: %branch use main goes back."
+                ) from error
             raise explain(error, conn_params) from error
 
     def _connect_embedded(self, home: Path, params: dict[str, Any]) -> Any:
@@ -85,3 +119,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 logger.info("Waking %s", params.get("host"))
                 time.sleep(delay)
         return super().get_new_connection(params)
+
+
+def address(settings: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what tells whether two entries of DATABASES lead to the same database."""
+    return tuple(settings.get(part) for part in ("NAME", "USER", "PASSWORD", "HOST", "PORT"))
