@@ -37,11 +37,15 @@ os.environ |= {
     "WORKBENCH_HOME": str(HOME),
     "WORKBENCH_ENV_FILE": os.devnull,
     "WORKBENCH_PROGRESS": "0",
+    "WORKBENCH_SMALL": "1",
 }
 os.environ |= {name: urlsplit(url)._replace(path=f"/{NAME}").geturl() for name, url in GIVEN.items()}
 if GIVEN:
     os.environ["WORKBENCH_YES"] = "1"
-for variable in ("WORKBENCH_WEB", "DJANGO_DEBUG", "DJANGO_SECRET_KEY", "DJANGO_ALLOWED_HOSTS"):
+for variable in (
+    *("WORKBENCH_WEB", "WORKBENCH_BRANCH", "NEON_API_KEY", "NEON_PROJECT_ID", "NEON_API_URL"),
+    *("DJANGO_DEBUG", "DJANGO_SECRET_KEY", "DJANGO_ALLOWED_HOSTS"),
+):
     os.environ.pop(variable, None)
 
 

@@ -1,4 +1,7 @@
+from __future__ import annotations
+
 from django.apps import AppConfig
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 class WorkbenchConfig(AppConfig):
@@ -6,5 +9,13 @@ class WorkbenchConfig(AppConfig):
 
     def ready(self) -> None:
         from workbench import evolved
+        from workbench.connection.backend import base
 
         evolved.install()
+        base.find_branch = _find_branch
+
+
+def _find_branch(connection: BaseDatabaseWrapper) -> None:
+    from workbench.branches.verbs import arrive
+
+    arrive(connection)

@@ -7,11 +7,13 @@ has never heard of it. One that is not applied must stay hidden: migrate would a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from urllib.parse import quote
 
 from django.conf import settings
@@ -21,6 +23,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 _offered: set[tuple[str, str]] = set()
+_made: dict[tuple[str, str], type[Migration]] = {}
 
 
 def install() -> None:
@@ -30,6 +33,8 @@ def install() -> None:
     @wraps(load_disk)
     def load(self: MigrationLoader) -> None:
         load_disk(self)
+        for (label, name), kind in _made.items():
+            self.disk_migrations.setdefault((label, name), kind(name, label))
         if self.connection is None:
             return
         files = {(path.parent.name, path.stem): path for path in folder(self.connection).glob("*/*.py")}
@@ -46,11 +51,43 @@ def install() -> None:
 
 def folder(connection: BaseDatabaseWrapper) -> Path:
     """Return where the files of a database lie: by its name, server and port."""
-    config = connection.settings_dict
+    return _folder(connection.settings_dict)
+
+
+def _folder(config: Mapping[str, Any]) -> Path:
     server = config["HOST"] or config["OPTIONS"].get("host") or ""
     place = f"{config['NAME']} {server} {config['PORT']}".strip()
-    home = getattr(settings, "WORKBENCH_HOME", ".workbench")
-    return Path(home, "evolved", quote(place, safe=" "))
+    return _home() / quote(place, safe=" ")
+
+
+def _home() -> Path:
+    return Path(getattr(settings, "WORKBENCH_HOME", ".workbench"), "evolved")
+
+
+def is_any() -> bool:
+    """Tell whether any database has files of this kind."""
+    return any(_home().glob("*"))
+
+
+def carry(source: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    """Give a database the files that another one has, and no others; both are entries of DATABASES."""
+    if _folder(source) == _folder(target):
+        return
+    remove(target)
+    if _folder(source).exists():
+        shutil.copytree(_folder(source), _folder(target))
+
+
+def move(source: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    """Let the files follow a database that has another entry of DATABASES now."""
+    if _folder(source) != _folder(target):
+        carry(source, target)
+        remove(source)
+
+
+def remove(config: Mapping[str, Any]) -> None:
+    """Remove the files of a database that is no more; ``config`` is its entry of DATABASES."""
+    shutil.rmtree(_folder(config), ignore_errors=True)
 
 
 def write(connection: BaseDatabaseWrapper, app_label: str, name: str, text: str) -> None:
@@ -73,6 +110,17 @@ def offered(keys: set[tuple[str, str]]) -> Iterator[None]:
         yield
     finally:
         _offered.difference_update(keys)
+
+
+@contextmanager
+def made(migrations: Mapping[tuple[str, str], type[Migration]]) -> Iterator[None]:
+    """Show these to the loader, though no file holds them."""
+    _made.update(migrations)
+    try:
+        yield
+    finally:
+        for key in migrations:
+            del _made[key]
 
 
 def is_one(migration: Migration) -> bool:

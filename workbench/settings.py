@@ -43,8 +43,17 @@ WORKBENCH_HOME = BASE_DIR / Path(_env.get("WORKBENCH_HOME") or ".workbench").exp
 WORKBENCH_YES = _is_on("WORKBENCH_YES")
 # Whether what takes longer than a second shows how far it is.
 WORKBENCH_PROGRESS = _is_on("WORKBENCH_PROGRESS", default="1")
+# Whether lessons that take a million rows take some thousands.
+WORKBENCH_SMALL = _is_on("WORKBENCH_SMALL")
+
+# With both, branches of a Neon database are Neon's own.
+NEON_API_KEY = _env.get("NEON_API_KEY", "").strip()
+NEON_PROJECT_ID = _env.get("NEON_PROJECT_ID", "").strip()
+NEON_API_URL = _env.get("NEON_API_URL", "").strip()
 
 DATABASES = {"default": database(_env, home=WORKBENCH_HOME, web=_is_on("WORKBENCH_WEB"))}
+# The branch that every process starts on: the first connection looks for it.
+DATABASES["default"]["BRANCH"] = _env.get("WORKBENCH_BRANCH", "").strip()
 
 INSTALLED_APPS = [
     # Before django_extensions and Django's own, whose shell_plus and migrate it extends.
@@ -111,7 +120,8 @@ WHITENOISE_USE_FINDERS = True
 SHELL_PLUS_IMPORTS = [
     "import pandas as pd",
     "from django.db import connection",
-    "from workbench.connection import where",
+    "from workbench.branches import branch",
+    "from workbench.connection import where, who_blocks",
     "from workbench.frames import frame, load",
-    "from workbench.schema import diagram, models_at, snapshot, states, timeline",
+    "from workbench.schema import diagram, models_at, rehearse, snapshot, states, timeline",
 ]

@@ -8,12 +8,12 @@ from __future__ import annotations
 import sys
 
 from django.db import connections
-from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from IPython.core.interactiveshell import InteractiveShell
-from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR
 
 from workbench.connection.interrupt import watched
+from workbench.connection.sessions import holds_transaction
 
 
 def register(shell: InteractiveShell) -> None:
@@ -25,10 +25,9 @@ def register(shell: InteractiveShell) -> None:
 def refresh(*_: object) -> None:
     """Before a cell: drop the connections that died or are too old, but none with an open transaction."""
     for connection in connections.all(initialized_only=True):
-        raw = connection.connection
-        if raw is None or raw.closed or not _holds_transaction(connection):
+        if not holds_transaction(connection):
             connection.close_if_unusable_or_obsolete()
-    for connection in list(watched):
+    for connection in watched:
         # Only its own thread may close it, and does if this check fails at its next query.
         is_open = connection.in_atomic_block or not connection.autocommit
         connection.health_check_done = is_open  # type: ignore[attr-defined]
@@ -47,9 +46,3 @@ def mend(*_: object) -> None:
             else:
                 raw.rollback()
             print("The open transaction was rolled back, because a statement in it failed.", file=sys.stderr)
-
-
-def _holds_transaction(connection: BaseDatabaseWrapper) -> bool:
-    """Tell whether an earlier cell began a transaction, in any of the three ways there are."""
-    began_in_sql = connection.connection.get_transaction_status() != TRANSACTION_STATUS_IDLE
-    return connection.in_atomic_block or not connection.autocommit or began_in_sql

@@ -16,10 +16,11 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     except Exception as error:
         _refuse(shell, error)
         return
-    from workbench.notebook import cells, display, follow, interrupt, magics
+    from workbench.notebook import branch, cells, display, follow, interrupt, magics
 
     magics.register(shell)
     cells.register(shell)
+    branch.register(shell)
     follow.register(shell)
     interrupt.register(shell)
     display.register()

@@ -19,6 +19,7 @@ from django.db.models.sql import Query
 from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
+from workbench.branches import moved
 from workbench.notebook.display import short
 from workbench.schema import sources
 from workbench.schema.follow import Follower
@@ -40,6 +41,7 @@ def register(shell: InteractiveShell) -> None:
     connection_created.connect(following.attach, weak=False)
     following.guard()
     post_migrate.connect(following.migrated, weak=False)
+    moved.connect(following.moved, weak=False)
 
 
 class Following:
@@ -51,8 +53,10 @@ class Following:
         self._looked: set[str] = set()
         self._recorded: set[str] = set()
         self._asked: set[type[models.Model]] = set()
-        # Of the kernel: databases that were asked in another role.
+        # Of the kernel: databases that were asked in another role, and aliases that lead to another one since
+        # they were looked at.
         self._roles: set[str] = set()
+        self._moved: set[str] = set()
 
     def begin(self, info: ExecutionInfo) -> None:
         """Before a cell: let go of what it assigns, and look if it names a model that follows."""
@@ -82,9 +86,19 @@ class Following:
         if using in self._recorded:
             self._look(connections[using])
 
+    def moved(self, *, using: str, **_: object) -> None:
+        """After a change of branch, in whichever part of a cell."""
+        self._follower.leave(using)
+        self._moved.add(using)
+        self._recorded.discard(using)
+        self._looked.discard(using)
+        with suppress(DatabaseError):
+            self._look(connections[using])
+
     def attach(self, connection: BaseDatabaseWrapper, **_: object) -> None:
         # Not to sessions beside it, in which nothing of the person's is asked.
-        if connections[connection.alias] is connection and self._around not in connection.execute_wrappers:
+        is_aside = getattr(connection, "is_aside", False) or connections[connection.alias] is not connection
+        if not is_aside and self._around not in connection.execute_wrappers:
             connection.execute_wrappers.append(self._around)
 
     def guard(self) -> None:
@@ -126,9 +140,11 @@ class Following:
         if connection.needs_rollback or _status(connection) == TRANSACTION_STATUS_INERROR:
             return
         is_ours = alias in self._recorded
+        may_fail = alias in self._roles | self._moved
         self._recorded.discard(alias)
-        for sentence in self._follower.look(connection, by_others=not is_ours, may_fail=alias in self._roles):
+        for sentence in self._follower.look(connection, by_others=not is_ours, may_fail=may_fail):
             print(sentence)
+        self._moved.discard(alias)
 
     def _alias(self, name: str) -> str:
         alias: str = router.db_for_write(self._shell.user_ns[name])

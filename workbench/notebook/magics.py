@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
 import sys
-from typing import NoReturn
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -23,7 +19,8 @@ from workbench.connection import where
 from workbench.errors import OneSentence, or_rather
 from workbench.notebook.display import short
 from workbench.notebook.errors import CellError
-from workbench.schema import evolve, snapshot
+from workbench.notebook.line import Parser, words
+from workbench.schema import evolve, rehearse, snapshot
 from workbench.schema.evolve import Answers, Evolution, keep, write
 
 # They ask, serve until they are stopped, or, like testserver, leave the connection at another database.
@@ -57,8 +54,7 @@ class WorkbenchMagics(Magics):
             %manage sqlmigrate catalog 0002
             %manage help
         """
-        words = _words(line)
-        name, *arguments = words or ["help"]
+        name, *arguments = words(line) or ["help"]
         if name in ("help", "-h", "--help"):
             name, arguments = (arguments[0], ["--help"]) if arguments else ("", [])
         if not name:
@@ -77,12 +73,12 @@ class WorkbenchMagics(Magics):
                 name = models.CharField(max_length=100)
 
         Nothing changes, unless you add --apply, which migrates this database, or --write, which puts the file
-        into the app's migrations. Instead of classes, functions forwards(apps, schema_editor) and backwards
-        make a data migration.
+        into the app's migrations. --rehearse runs it on a copy of the database. Instead of classes, functions
+        forwards(apps, schema_editor) and backwards make a data migration.
         """
         shell = self.shell
         assert shell is not None
-        asked = _evolve_parser().parse_args(_words(line))
+        asked = _evolve_parser().parse_args(words(line))
         if asked.go_on and self._last is None:
             raise CellError("There is no evolve to go on from: run one before, or leave --continue out.")
         if asked.go_on and self._last is not None and self._last.app_label != asked.app_label:
@@ -108,6 +104,8 @@ class WorkbenchMagics(Magics):
             using=asked.database,
         )
         display(evolution)
+        if asked.rehearse and evolution:
+            display(rehearse(evolution))
         if asked.apply:
             self._apply(evolution, asked.yes)
         if asked.write:
@@ -149,7 +147,7 @@ class WorkbenchMagics(Magics):
             raise CellError(
                 "%%diff cannot wait for an await: take snapshot() before and after, and subtract."
             )
-        app_labels = _words(line)
+        app_labels = words(line)
         before = snapshot(*app_labels)
         result = _nested(self.shell, cell)
         display(snapshot(*app_labels) - before)
@@ -171,15 +169,11 @@ def _nested(shell: InteractiveShell, cell: str) -> ExecutionResult:
             setattr(shell, name, method)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise CellError(f"{message}. The line is: {self.format_usage().removeprefix('usage: ').strip()}")
-
-
-def _evolve_parser() -> _Parser:
-    parser = _Parser("%%evolve", add_help=False, formatter_class=_OneLine, allow_abbrev=False)
+def _evolve_parser() -> Parser:
+    parser = Parser("%%evolve")
     parser.add_argument("app_label")
     parser.add_argument("--apply", action="store_true")
+    parser.add_argument("--rehearse", action="store_true")
     parser.add_argument("--write", action="store_true")
     parser.add_argument("--yes", action="store_true")
     parser.add_argument("--name")
@@ -194,24 +188,12 @@ def _evolve_parser() -> _Parser:
     return parser
 
 
-class _OneLine(argparse.HelpFormatter):
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=10_000)
-
-
 def _pairs(given: list[str], option: str) -> dict[str, str]:
     pairs = [each.partition("=") for each in given]
     for left, middle, right in pairs:
         if not (left and middle and right):
             raise CellError(f"{option} {left}{middle} says too little: write {option} old=new.")
     return {left.strip(): right.strip() for left, _, right in pairs}
-
-
-def _words(line: str) -> list[str]:
-    try:
-        return shlex.split(line, posix=os.name != "nt")
-    except ValueError as error:
-        raise CellError(f"This line cannot be read: {error}. Close its quotes.") from None
 
 
 def _command(name: str) -> BaseCommand:

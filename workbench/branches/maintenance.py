@@ -1,0 +1,197 @@
+"""A session beside the branches, in a database that is none of them: it makes and drops them.
+
+Its locks say who is at work on which database. Postgres frees them when the session ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg2
+from django.db import Error
+from django.db.backends.base.base import BaseDatabaseWrapper
+from psycopg2 import errors, sql
+
+from workbench.branches.errors import BranchError
+from workbench.connection import ConnectionFailed, Session, interrupt
+from workbench.connection.sessions import UNLIMITED, aside, close, holds_transaction, ours
+from workbench.connection.url import past_pooler
+
+# Of our advisory locks: the first of their two numbers, "wkbd". The second is a hash of a database's name.
+LOCKS = 0x776B6264
+# How long to wait for somebody who is at work on the same database, and for sessions that were ended.
+PATIENCE_SECONDS = 5.0
+
+OPEN = "A transaction is open: commit it or roll it back first."
+
+# What pg_stat_activity is made of, whose joins take longer than all the rest.
+SESSIONS = """
+SELECT pid, pg_get_userbyid(usesysid), coalesce(application_name, ''), coalesce(host(client_addr), ''),
+       coalesce(backend_type, ''), coalesce(state, ''),
+       coalesce(extract(epoch FROM clock_timestamp() - state_change), 0)::float
+FROM pg_stat_get_activity(NULL)
+WHERE datid = (SELECT oid FROM pg_database WHERE datname = %s) AND pid <> pg_backend_pid()
+    AND coalesce(backend_type, '') NOT IN ('autovacuum worker', 'parallel worker')
+ORDER BY pid
+"""
+
+_found: dict[tuple[Any, ...], str] = {}
+
+
+class Maintenance:
+    """An open session of this kind. Its methods raise BranchError."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self._connection = connection
+        info = connection.connection.info
+        self.database: str = info.dbname
+        self._role: str = info.user
+        self.version: int = connection.pg_version  # type: ignore[attr-defined]
+        # What is set for everybody is not meant for a copy that takes long, nor for what only holds locks.
+        self.ask(UNLIMITED, [False])
+
+    def ask(self, query: str, params: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._cursor() as cursor:
+            cursor.execute(query, params)
+            return list(cursor.fetchall())
+
+    def run(self, statement: str, *names: str, **literals: Any) -> None:
+        """Run SQL in which ``{}`` stand for names and ``{word}`` for literals."""
+        composed = sql.SQL(statement).format(
+            *map(sql.Identifier, names), **{name: sql.Literal(value) for name, value in literals.items()}
+        )
+        with self._cursor() as cursor:
+            cursor.execute(composed)
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        with explained(self._role), interrupt.kept(), self._connection.cursor() as cursor:
+            yield cursor
+
+    def lock(self, *databases: str) -> bool:
+        """Hold the locks of these databases until the session ends, and tell whether the first is there."""
+        calls = ", ".join([f"pg_advisory_lock({LOCKS}, hashtext(%s))"] * len(databases))
+        milliseconds = int(PATIENCE_SECONDS * 1000)
+        try:
+            ((is_there,),) = self.ask(
+                f"SELECT set_config('lock_timeout', '{milliseconds}', true); SELECT {calls}; "
+                f"SELECT EXISTS (SELECT FROM pg_database WHERE datname = %s)",
+                # In one order, so that two cannot wait for each other.
+                [*sorted(databases), databases[0]],
+            )
+        except BranchError as error:
+            if not isinstance(error.__cause__, errors.LockNotAvailable):
+                raise
+            raise BranchError(
+                "Another process is at work on a branch of this name: try again when it is done."
+            ) from None
+        return bool(is_there)
+
+    def try_lock(self, database: str) -> bool:
+        ((is_ours,),) = self.ask(f"SELECT pg_try_advisory_lock({LOCKS}, hashtext(%s))", [database])
+        return bool(is_ours)
+
+    def unlock(self, database: str) -> None:
+        self.ask(f"SELECT pg_advisory_unlock({LOCKS}, hashtext(%s))", [database])
+
+    def sessions(self, database: str) -> list[Session]:
+        """Return who is connected to a database."""
+        return [
+            Session(pid, role, application, client, database, kind, state, seconds)
+            for pid, role, application, client, kind, state, seconds in self.ask(SESSIONS, [database])
+        ]
+
+    def vacate(self, database: str, *, end_sessions: bool) -> None:
+        """Return once nobody is connected. This process' own idle sessions are closed, others' if wished."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        # Those that were told to end, and may need a moment for it.
+        ending: set[int] = set()
+        while found := {session.pid: session for session in self.sessions(database)}:
+            for connection in ours():
+                raw = connection.connection
+                if raw is not None and (pid := raw.info.backend_pid) in found:
+                    if holds_transaction(connection):
+                        raise BranchError(OPEN)
+                    close(connection)
+                    ending.add(pid)
+            others = [session for pid, session in found.items() if pid not in ending]
+            if others and not end_sessions:
+                raise in_use(database, others)
+            for session in others:
+                self.ask("SELECT pg_terminate_backend(%s)", [session.pid])
+                ending.add(session.pid)
+            if time.monotonic() > deadline:
+                raise in_use(database, [*found.values()])
+            time.sleep(0.002)
+
+
+def in_use(database: str, others: Sequence[Session]) -> BranchError:
+    listed = ", ".join(map(str, others[:5])) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
+    them, are = ("it", "is") if len(others) == 1 else ("them", "are")
+    return BranchError(
+        f"{listed} {are} connected to {database}: close {them}, or end {them} with --end (end_sessions=True)."
+    )
+
+
+@contextmanager
+def session(entry: dict[str, Any], alias: str) -> Iterator[Maintenance]:
+    """Open one on the server that an entry of DATABASES leads to."""
+    connection = _connected(entry, alias)
+    try:
+        yield Maintenance(connection)
+    finally:
+        connection.close()
+
+
+def _connected(entry: dict[str, Any], alias: str) -> BaseDatabaseWrapper:
+    """Connect to the maintenance database: the same one for an entry always, as locks are a database's."""
+    server = tuple(entry.get(part) for part in ("EMBEDDED", "HOST", "PORT", "USER"))
+    names = dict.fromkeys(filter(None, (_found.get(server), "postgres", "template1", entry["NAME"])))
+    for name in names:
+        # Locks are lost in a pooler.
+        connection = aside({**past_pooler(entry), "NAME": name, "BRANCH": ""}, alias)
+        try:
+            with explained(entry["USER"]):
+                connection.ensure_connection()
+        except ConnectionFailed as error:
+            is_another_worth_it = "does not exist" in str(error.__cause__) or "permission" in str(error)
+            if name == entry["NAME"] or not is_another_worth_it:
+                raise
+            continue
+        if name != entry["NAME"]:
+            _found[server] = name
+        interrupt.watch(connection)
+        return connection
+    raise AssertionError
+
+
+@contextmanager
+def explained(role: str) -> Iterator[None]:
+    """Say in one sentence what Postgres refused; the driver's own error is the cause."""
+    try:
+        yield
+    except ConnectionFailed:
+        raise
+    except Error as error:
+        cause = error.__cause__ or error
+        raise BranchError(_sentence(cause, role)) from cause
+
+
+def _sentence(error: BaseException, role: str) -> str:
+    said = str(error).partition("\n")[0].strip()
+    match error:
+        case errors.ObjectInUse():
+            return f"Postgres refused: {said}. {error.diag.message_detail or ''}".strip()
+        case errors.InsufficientPrivilege():
+            return (
+                f"The role {role} may not do that ({said}): branches need ALTER ROLE {role} CREATEDB, and a "
+                f"database that is its own."
+            )
+        case errors.DiskFull():
+            return f"The server has no room for a copy ({said}): drop what is not needed."
+        case psycopg2.Error(pgcode=None) | errors.AdminShutdown() | errors.CrashShutdown():
+            return f"The server went away ({said}): try again when it is back. What is half done goes then."
+    return f"Postgres refused: {said}."
