@@ -151,8 +151,8 @@ def test_what_is_applied_is_known_everywhere_until_it_is_undone(kernel: Kernel, 
 def test_what_the_rows_refuse_is_one_sentence_and_leaves_nothing_half_done(kernel: Kernel) -> None:
     kernel.run("for _ in range(2): Author.objects.create(name='twice')")
     refused = evolve(kernel, "--apply", AGE + "\n" + UNIQUE)
-    assert said(refused).startswith("IntegrityError: could not create unique index ")
-    assert said(refused).endswith(" Key (name)=(twice) is duplicated.")
+    assert "could not create unique index " in said(refused)
+    assert said(refused).endswith(" Key (name)=(twice) is duplicated. Nothing of it was changed.")
     assert applied(kernel) == FILES
     assert kernel.run("snapshot() - start").result.count("column") == 0
     kernel.run("Author.objects.first().delete()")

@@ -17,8 +17,9 @@ from django.db.migrations.state import ProjectState
 
 from catalog.models import Author, Book
 from tests.schema.test_evolve import AUTHOR, BOOK, adding, meta
+from workbench.connection.locks import LOCK_MODES
 from workbench.schema import evolve
-from workbench.schema.effects import LOCK_MODES, Effect, effects
+from workbench.schema.effects import Effect, effects
 from workbench.schema.evolve import Answers
 from workbench.schema.history import history_of
 

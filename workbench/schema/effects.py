@@ -4,28 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from textwrap import shorten
 from typing import Any
 
 from django.db import DatabaseError, models
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.migrations import DeleteModel, Migration, RemoveField, RunPython
+from django.db.migrations import (
+    DeleteModel,
+    Migration,
+    RemoveField,
+    RunPython,
+    RunSQL,
+    SeparateDatabaseAndState,
+)
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from workbench.connection.locks import LOCK_MODES, words
 from workbench.schema import scratch
 from workbench.schema.errors import SchemaError
 
-# From weak to strong: https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
-LOCK_MODES = (
-    "AccessShareLock",
-    "RowShareLock",
-    "RowExclusiveLock",
-    "ShareUpdateExclusiveLock",
-    "ShareLock",
-    "ShareRowExclusiveLock",
-    "ExclusiveLock",
-    "AccessExclusiveLock",
-)
+SQL_SHOWN = 72
 # A validation reads an empty table too, and a rewrite gives it another file.
 TABLES = """
 SELECT c.oid, c.relname, pg_relation_filenode(c.oid), coalesce(s.seq_scan, 0)
@@ -87,14 +86,26 @@ def effects(
         return list(_run(made.session, state, migration))
 
 
+def described(operation: Operation) -> str:
+    """Return what Django says of an operation, or which Python or SQL it runs."""
+    if isinstance(operation, RunPython):
+        return f"Run {getattr(operation.code, '__name__', 'Python')}()"
+    if isinstance(operation, RunSQL) and isinstance(operation.sql, str):
+        return f"Run {shorten(operation.sql, SQL_SHOWN, placeholder=' ...')}"
+    if isinstance(operation, SeparateDatabaseAndState) and operation.database_operations:
+        return "; ".join(map(described, operation.database_operations))
+    return operation.describe()
+
+
 def _run(session: BaseDatabaseWrapper, state: ProjectState, migration: Migration) -> Iterator[Effect]:
     label = migration.app_label
     for operation in migration.operations:
         after = state.clone()
         operation.state_forwards(label, after)
         if isinstance(operation, RunPython):
-            name = f"{getattr(operation.code, '__name__', 'Python')}()"
-            yield Effect(f"Run {name}", f"-- runs {name}", {}, (), (), operation.reversible, is_known=False)
+            name = described(operation)
+            sql = name.replace("Run", "-- runs", 1)
+            yield Effect(name, sql, {}, (), (), operation.reversible, is_known=False)
         else:
             try:
                 yield _one(session, label, operation, state, after)
@@ -118,7 +129,7 @@ def _one(
         now = {oid: (file, scans) for oid, _, file, scans in _rows(cursor, TABLES)}
         locked = sorted(_rows(cursor, LOCKS), key=lambda row: LOCK_MODES.index(row[1]))
     session.commit()
-    locks = {before[oid][0]: _words(mode) for oid, mode in locked if oid in before}
+    locks = {before[oid][0]: words(mode) for oid, mode in locked if oid in before}
     there = [(*before[oid], *now[oid]) for oid in before.keys() & now.keys()]
     return Effect(
         operation.describe(),
@@ -135,12 +146,3 @@ def _rows(cursor: Any, sql: str) -> list[tuple[Any, ...]]:
     cursor.execute(sql)
     rows: list[tuple[Any, ...]] = cursor.fetchall()
     return rows
-
-
-def _words(mode: str) -> str:
-    """Return a lock mode as SQL says it: ACCESS EXCLUSIVE."""
-    return (
-        "".join(f" {letter}" if letter.isupper() else letter for letter in mode.removesuffix("Lock"))
-        .strip()
-        .upper()
-    )

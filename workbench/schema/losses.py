@@ -12,6 +12,8 @@ from django.db.migrations import Migration
 from django.db.migrations.exceptions import IrreversibleError
 from django.db.migrations.loader import MigrationLoader
 
+# What may stand before a word.
+BLANK = r"(?:\s|--[^\n]*\n|/\*(?s:.*?)\*/)*"
 PART = r'(?:"(?:[^"]|"")+"|\w+)'
 NAME = rf"{PART}(?:\s*\.\s*{PART})?"
 TABLES = rf"({NAME}(?:\s*,\s*{NAME})*)"

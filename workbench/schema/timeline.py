@@ -105,15 +105,15 @@ def _step(history: History, migration: Migration, sql: str) -> Step:
         *key,
         when,
         tuple(operation.describe() for operation in migration.operations),
-        tuple(operation.describe() for operation in migration.operations if not _is_reversible(operation)),
+        tuple(operation.describe() for operation in migration.operations if not is_reversible(operation)),
         sql,
         evolved.is_one(migration),
     )
 
 
-def _is_reversible(operation: Operation) -> bool:
+def is_reversible(operation: Operation) -> bool:
     inner = getattr(operation, "database_operations", [])  # SeparateDatabaseAndState says yes for all.
-    return operation.reversible and all(map(_is_reversible, inner))
+    return operation.reversible and all(map(is_reversible, inner))
 
 
 def _sql(connection: BaseDatabaseWrapper, history: History, app_label: str) -> Iterator[tuple[str, str]]:

@@ -1,45 +1,131 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.conf import settings
 from django.core.management.base import CommandError, CommandParser
 from django.core.management.commands import migrate
-from django.db import connections
+from django.db import Error, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.migrations import Migration
 from django.db.migrations.exceptions import IrreversibleError
 from django.db.models.signals import pre_migrate
 
-from workbench.connection import where
+from workbench.connection import ConnectionFailed, Session, interrupt, where
+from workbench.connection.turns import turn
+from workbench.errors import OneSentence
 from workbench.schema import losses
+from workbench.schema.executor import Executor, one_line
+from workbench.schema.patience import Patience, named
+from workbench.schema.repair import interruptions, invalid_indexes
+
+# Django's handle() looks it up there. Outside of a Patience it is Django's own.
+migrate.MigrationExecutor = Executor  # type: ignore[attr-defined]
 
 
 class Command(migrate.Command):
-    """Django's migrate, which on any database but the embedded one says what it would drop, and asks."""
+    """Django's migrate: one at a time, patient with locks, able to repair what an interrupted one left.
+
+    On any database but the embedded one it says what it would drop, and asks.
+    """
+
+    # Whether a line "Applying ..." waits for its end.
+    _is_in_line = False
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
             "--yes", action="store_true", help="Go on where the migration drops columns or tables."
         )
+        parser.add_argument(
+            "--wait",
+            type=float,
+            default=600,
+            metavar="SECONDS",
+            help="How long to wait for another migrate of the same database; by default 600.",
+        )
+        parser.add_argument(
+            "--lock-wait",
+            type=float,
+            default=60,
+            metavar="SECONDS",
+            help="How long a migration tries to get its locks, a few seconds at a time so that others can "
+            "work meanwhile; by default 60. With 0 it waits as long as it takes, and others behind it.",
+        )
+        parser.add_argument(
+            "--repair",
+            action="store_true",
+            help="Go on with migrations that were interrupted, and rebuild invalid indexes.",
+        )
 
     def handle(self, *args: Any, **options: Any) -> str | None:
-        asked = False
+        connection = connections[options["database"]]
+        if options["plan"] or options["check_unapplied"] or connection.vendor != "postgresql":
+            return super().handle(*args, **options)
+        interrupt.watch(connection)
+        try:
+            with (
+                turn(connection, patience=options["wait"], tell=self._say),
+                Patience(connection, options["lock_wait"], self._say_waiting),
+            ):
+                return self._migrate(connection, args, options)
+        except IrreversibleError as error:
+            raise CommandError(f"{error}.") from error
+        except ConnectionFailed:
+            raise
+        except OneSentence as error:
+            raise CommandError(str(error)) from error
+        except Error as error:
+            raise CommandError(one_line(error)) from error
+        finally:
+            # In a terminal the error would stand behind the dots.
+            if self._is_in_line and getattr(self, "_called_from_command_line", False):
+                self.stdout.write("")
+            self._is_in_line = False
 
-        def ask_once(*, plan: list[Any], using: str, **_: Any) -> None:
-            nonlocal asked
-            if not asked:
-                asked = True
+    def _migrate(
+        self, connection: BaseDatabaseWrapper, args: tuple[Any, ...], options: dict[str, Any]
+    ) -> str | None:
+        is_prepared = False
+
+        def prepare(*, plan: list[Any], using: str, **_: Any) -> None:
+            nonlocal is_prepared
+            if not is_prepared:
+                is_prepared = True
+                self._go_on(connection, plan, options)
                 self._ask(plan, using, options)
 
         # Django sends this with the final plan, before the first migration runs.
-        pre_migrate.connect(ask_once)
+        pre_migrate.connect(prepare)
         try:
-            return super().handle(*args, **options)
-        except IrreversibleError as error:
-            raise CommandError(f"{error}.") from error
+            done = super().handle(*args, **options)
+        except KeyboardInterrupt:
+            with suppress(Error):
+                self._mention(connection)
+            raise
         finally:
-            pre_migrate.disconnect(ask_once)
+            pre_migrate.disconnect(prepare)
+        if options["repair"]:
+            self._repair(connection)
+        else:
+            self._mention(connection)
+        return done
+
+    def _go_on(
+        self, connection: BaseDatabaseWrapper, plan: list[tuple[Migration, bool]], options: dict[str, Any]
+    ) -> None:
+        """Stop before a migration that was interrupted, or prepare it to go on."""
+        if options["fake"] or options["fake_initial"]:
+            return
+        for interruption in interruptions(connection, plan):
+            if not options["repair"]:
+                raise CommandError(f"{interruption} Add --repair to go on from there.")
+            if self.verbosity > 0:
+                self.stdout.write(f"{interruption} Going on from there.")
+            interruption.go_on()
 
     def _ask(self, plan: list[Any], using: str, options: dict[str, Any]) -> None:
         is_settled = options["yes"] or getattr(settings, "WORKBENCH_YES", False) or options["fake"]
@@ -57,3 +143,33 @@ class Command(migrate.Command):
             f"{question} Nothing was changed. If that is what you want, add --yes to the command; "
             f"WORKBENCH_YES=1 in the environment or in .env says so for every command."
         )
+
+    def _repair(self, connection: BaseDatabaseWrapper) -> None:
+        for index in invalid_indexes(connection):
+            if self.verbosity > 0:
+                self.stdout.write(f"Repairing {index.sql_name} of {index.table}: {index.remedy}")
+            try:
+                with connection.cursor() as cursor:
+                    cursor.execute(index.remedy)
+            except Error as error:
+                raise CommandError(f"{index.remedy} failed: {one_line(error)}") from error
+
+    def _mention(self, connection: BaseDatabaseWrapper) -> None:
+        if found := invalid_indexes(connection):
+            names = ", ".join(f"{index.sql_name} of {index.table}" for index in found)
+            sql = " ".join(f"{index.remedy};" for index in found)
+            self._say(f"Invalid, so that no query uses it: {names}. Run {sql} or migrate with --repair.")
+
+    def migration_progress_callback(self, action: str, migration: Any = None, fake: bool = False) -> None:
+        super().migration_progress_callback(action, migration, fake)
+        self._is_in_line = self.verbosity > 0 and action in ("apply_start", "unapply_start")
+
+    def _say_waiting(self, found: Sequence[Session]) -> None:
+        if self._is_in_line:
+            self.stdout.write(f" waits for {named(found)}...", ending="")
+            self.stdout.flush()
+        else:
+            self._say(f"Waiting for {named(found)}.")
+
+    def _say(self, text: str) -> None:
+        self.stderr.write(text, self.style.WARNING)
