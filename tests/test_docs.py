@@ -19,7 +19,7 @@ CODE = "".join(
     for path in (PROJECT / folder).rglob("*.py")
 )
 VARIABLES = sorted(
-    set(re.findall(r"\b(?:DATABASE_URL|POSTGRES_URL|WORKBENCH|DJANGO)(?:_[A-Z]+)+\b|DATABASE_URL", CODE))
+    set(re.findall(r"\b(?:DATABASE_URL|POSTGRES_URL|NEON|WORKBENCH|DJANGO)(?:_[A-Z]+)+\b|DATABASE_URL", CODE))
 )
 INTERNAL = {"DJANGO_ALLOW_ASYNC_UNSAFE", "DJANGO_SETTINGS_MODULE"}
 

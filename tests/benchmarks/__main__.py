@@ -33,6 +33,13 @@ JOINED = (
     "FROM catalog_book b JOIN catalog_author a ON a.id = author_id"
 )
 FLOORS = {"books": BOOKS, "joined": JOINED, "every": "SELECT * FROM benchmark_every"}
+MEGABYTES = (10, 200, 2_000)
+CHANGES = {
+    "column": "a column of 100,000 authors",
+    "index": "an index of 1,000,000 books",
+    "type": "another type, 1,000,000 books",
+    "rows": "an UPDATE of 100,000 authors",
+}
 MODELS = ["models_at", "loader with classes", "loader"]
 PEERS = ["frame", "adbc", "connectorx", "values", "read_frame", "read_sql", "floor"]
 
@@ -98,6 +105,19 @@ WORKS = [
     Work("schema-snapshot", "snapshot of 1,000 tables", ["snapshot", "its queries"]),
     Work("schema-cell", "a cell with one query", ["following", "not following"]),
     Work("schema-idle", "a cell without", ["following", "not following"]),
+    *(
+        Work(f"branch-copy-{megabytes}", f"a branch of {megabytes:,} MB", ["create", "bare"])
+        for megabytes in MEGABYTES
+    ),
+    *(
+        Work(f"branch-rehearse-{change}", f"rehearse: {title}", ["rehearse", "bare"])
+        for change, title in CHANGES.items()
+    ),
+    *(
+        Work(f"branch-observe-{change}", f"migrate, observed: {title}", ["observed", "bare"])
+        for change, title in CHANGES.items()
+        if change != "column"
+    ),
 ]
 
 TARGETS = [
@@ -192,6 +212,34 @@ TARGETS = [
         0.1,
         unit="ms",
     ),
+    *(
+        Target(
+            f"a branch of {megabytes:,} MB: against bare SQL",
+            f"branch-copy-{megabytes} (tcp)",
+            ratio("create", "bare"),
+            1.2,
+        )
+        for megabytes in MEGABYTES
+    ),
+    *(
+        Target(
+            f"rehearse, {title}: against migrating a copy there, back and there",
+            f"branch-rehearse-{change} (tcp)",
+            ratio("rehearse", "bare"),
+            1.5,
+        )
+        for change, title in CHANGES.items()
+    ),
+    *(
+        Target(
+            f"observed, {title}: against alone",
+            f"branch-observe-{change} (tcp)",
+            ratio("observed", "bare"),
+            1.05,
+        )
+        for change, title in CHANGES.items()
+        if change != "column"
+    ),
 ]
 
 
@@ -213,7 +261,7 @@ def measure(found: Server, work: Work, method: str) -> dict[str, float]:
             "GENERATED": str(found.folder / "generated"),
         }
     )
-    module = "schema" if work.name.startswith("schema-") else "method"
+    module = {"schema": "schema", "branch": "branches"}.get(work.name.partition("-")[0], "method")
     command = [sys.executable, "-m", f"tests.benchmarks.{module}", work.name, method]
     done = subprocess.run(command, cwd=PROJECT, env=variables, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

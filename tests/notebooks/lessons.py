@@ -1,6 +1,7 @@
 """The lessons, run in real kernels.
 
-``python -m tests.notebooks.lessons`` runs them all on a database of its own and saves their outputs.
+``python -m tests.notebooks.lessons`` runs them all on a database of its own, in full size, and saves their
+outputs.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def read(lesson: Path) -> NotebookNode:
 
 def run(notebook: NotebookNode, changes: Mapping[str, str | None] | None = None, times: int = 1) -> None:
     """Run the notebook's cells in one kernel, top to bottom; raise nbclient's CellExecutionError."""
-    client = NotebookClient(notebook, resources={"metadata": {"path": str(FOLDER)}}, timeout=120)
+    client = NotebookClient(notebook, resources={"metadata": {"path": str(FOLDER)}}, timeout=300)
     with client.setup_kernel(env=environment(changes)):
         for _ in range(times):
             for index, cell in enumerate(notebook.cells):
@@ -54,7 +55,7 @@ if __name__ == "__main__":
     try:
         for path in chosen:
             lesson = read(path)
-            run(lesson)
+            run(lesson, {"WORKBENCH_SMALL": ""})
             save(lesson, path)
     finally:
         pytest_sessionfinish()

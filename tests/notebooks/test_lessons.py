@@ -21,9 +21,10 @@ from workbench.connection import embedded
 # Each says why nbval has nothing to compare.
 REASONS = {"nbval-ignore-output", "nbval-skip", "raises-exception", "no-output"}
 
+DATE = r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d|\b\d\d:\d\d:\d\d\b"
 FORBIDDEN = {
     "a local path": r"(?<![\w:/])/(home|root|tmp|usr|var|work|Users|opt)/|[A-Z]:\\\\|site-packages",
-    "a time": r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d|\b\d\d:\d\d:\d\d\b|\d+(\.\d+)? ?(ms|s|seconds)\b",
+    "a time": DATE + r"|\d+(\.\d+)? ?(ms|s|seconds)\b",
     "an address": r"\w+://|\b\d{1,3}(\.\d{1,3}){3}\b|0x[0-9a-f]{6,}|\blocalhost\b|\.neon\.tech",
     "a password": r"npg_|://[^/\s]*:[^/\s]*@|password\s*=",
 }
@@ -61,6 +62,8 @@ def faults(notebook: NotebookNode) -> list[str]:
         if set(cell.metadata) - {"tags"}:
             found.append(f"cell {cell.id!r} has metadata other than tags")
         for name, pattern in FORBIDDEN.items():
+            if name == "a time" and "nbval-ignore-output" in tags:
+                pattern = DATE  # What was measured is a figure of the lesson's.
             if match := re.search(pattern, outputs_as_text(cell)):
                 found.append(f"cell {cell.id!r} holds {name} in its outputs: {match[0]!r}")
     return found
