@@ -17,3 +17,11 @@ def or_rather(name: str, known: Iterable[str], otherwise: str = ".") -> str:
     """Return the end of a sentence: a guess at what was meant, or ``otherwise`` where nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f": did you mean {near[0]}?" if near else otherwise
+
+
+def listed(names: Iterable[str], conjunction: str = "and", *, most: int | None = None) -> str:
+    """Return names as a sentence has them: "a, b and c", or with ``most`` of 2 "a, b and 3 others"."""
+    *firsts, last = [*names]
+    if most is not None and len(firsts) > most:
+        return f"{', '.join(firsts[:most])} {conjunction} {len(firsts) + 1 - most} others"
+    return f" {conjunction} ".join(filter(None, [", ".join(firsts), last]))

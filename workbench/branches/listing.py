@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 
 from workbench.branches.errors import BranchError
 from workbench.branches.kind import MAIN, Branch
-from workbench.branches.words import ago, listed, size
-from workbench.errors import or_rather
+from workbench.branches.words import ago, size
+from workbench.errors import listed, or_rather
 from workbench.show import Grid, Part, Row, Shown
 
 HEAD = ("", "branch", "parent", "size", "age", "expires")

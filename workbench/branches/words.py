@@ -1,8 +1,7 @@
-"""How times, sizes and names are said."""
+"""How times and sizes are said."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import timedelta
 
 UNITS = (("d", 86400), ("h", 3600), ("min", 60))
@@ -27,8 +26,3 @@ def size(count: int | None) -> str:
             return f"{amount:.0f} {unit}" if amount >= 10 or unit == "bytes" else f"{amount:.1f} {unit}"
         amount /= 1000
     return f"{amount:.1f} TB"
-
-
-def listed(names: Iterable[str]) -> str:
-    *firsts, last = names
-    return " and ".join(filter(None, [", ".join(firsts), last]))

@@ -32,6 +32,10 @@ def conflict(one: str, other: str) -> bool:
     return LOCK_MODES.index(one) + 1 in CONFLICTS[LOCK_MODES.index(other)]
 
 
+def strongest(*modes: str) -> str:
+    return max(modes, key=LOCK_MODES.index)
+
+
 def words(mode: str) -> str:
     """Return a lock mode as SQL says it: ACCESS EXCLUSIVE."""
     return re.sub("(?<=[a-z])(?=[A-Z])", " ", mode.removesuffix("Lock")).upper()

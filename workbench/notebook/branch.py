@@ -13,8 +13,7 @@ from pygments.token import Token
 
 from workbench.branches import swept
 from workbench.branches.kind import MAIN
-from workbench.branches.words import listed
-from workbench.errors import or_rather
+from workbench.errors import listed, or_rather
 from workbench.management import branching
 from workbench.notebook.errors import CellError
 from workbench.notebook.line import Parser, words

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from functools import partial
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from django.db import migrations as ops
@@ -19,10 +19,12 @@ from django.db import models
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from workbench.errors import listed
 from workbench.schema import safe
 from workbench.schema.facts import Passage, Verdict
 from workbench.schema.losses import BLANK, PART
 from workbench.schema.safe import Seen
+from workbench.schema.stakes import codes
 from workbench.schema.steps import Step, Way
 
 # https://www.postgresql.org/docs/current/explicit-locking.html#LOCKING-TABLES
@@ -90,23 +92,23 @@ def _while_locked(seen: Seen) -> Iterator[Verdict]:
         if any(map(TRUNCATES.search, passage.sql)):
             yield _emptied(tables)
         else:
-            hurts = f"{_all(tables)} {_were(tables)} written anew, row by row, {_nobody(locks, tables)}."
+            hurts = f"{listed(tables)} {_were(tables)} written anew, row by row, {_nobody(locks, tables)}."
             yield _verdict(seen, "rewrite", hurts, safe.without_rewrite)
     elif closed and (read or indexes) and any(map(REFERS.search, passage.sql)):
         hurts = (
-            f"The rows of {_all(read or closed)} were checked for a foreign key "
+            f"The rows of {listed(read or closed)} were checked for a foreign key "
             f"{_nobody(closed, closed, named=read or closed)}."
         )
         yield _verdict(seen, "foreign-key", hurts, safe.in_use)
     elif closed and indexes:
         tables = read or [*closed]
-        what = f"{_all(indexes)} {_were(indexes)} built from all rows of {_all(tables)}"
+        what = f"{listed(indexes)} {_were(indexes)} built from all rows of {listed(tables)}"
         yield _verdict(seen, "index", f"{what} {_nobody(closed, tables)}.", safe.in_use)
     elif not _changed(seen):
         # What Python reads may be a row or two.
         least = MANY if all(isinstance(each, ops.RunPython) for each in seen.operations) else 0
         if tables := [table for table in read if passage.scanned[table] > least]:
-            hurts = f"The rows of {_all(tables)} were read {_nobody(closed, tables)}."
+            hurts = f"The rows of {listed(tables)} were read {_nobody(closed, tables)}."
             yield _verdict(seen, "scan", hurts, safe.in_use)
 
 
@@ -124,7 +126,7 @@ def _closed(seen: Seen) -> dict[str, str]:
 def _emptied(tables: list[str]) -> Verdict:
     return Verdict(
         "truncate",
-        f"{_all(tables)} {_were(tables)} emptied at once: what the running code wrote there is lost, and "
+        f"{listed(tables)} {_were(tables)} emptied at once: what the running code wrote there is lost, and "
         "going back does not bring it back.",
         "Delete the rows that nobody needs in batches, in a migration of its own that is not atomic.",
     )
@@ -164,7 +166,7 @@ def _crowded(seen: Seen) -> Iterator[Verdict]:
 
 def _gone(seen: Seen, known: Collection[str]) -> Iterator[Verdict]:
     if gone := [name for name in seen.passage.gone if _bare(name) in known]:
-        hurts = f"The code that runs now asks for {_all(gone)}, and fails until the new code is everywhere."
+        hurts = f"The code that runs now asks for {listed(gone)}, and fails until the new code is everywhere."
         yield _verdict(seen, "gone", hurts, safe.names_kept)
 
 
@@ -213,7 +215,7 @@ def _held(seen: Seen) -> Iterator[Verdict]:
     if seen.passage.is_atomic and longest - seen.passage.seconds > LONG_SECONDS:
         yield Verdict(
             "held",
-            f"This took {seen.passage.seconds:.1f} s, but {_all(locks)} stayed locked until its migration "
+            f"This took {seen.passage.seconds:.1f} s, but {listed(locks)} stayed locked until its migration "
             f"ended: for {longest:.1f} s, {_nobody(locks, locks)}.",
             "Split the migration, so that what takes long is in another one than what locks.",
         )
@@ -235,7 +237,7 @@ def _dropped_index(seen: Seen) -> Iterator[Verdict]:
         yield _verdict(
             seen,
             "drop-index",
-            f"It is quick, but first it waits for everybody who uses {_all(tables)}, and whoever comes "
+            f"It is quick, but first it waits for everybody who uses {listed(tables)}, and whoever comes "
             "meanwhile waits behind it.",
             safe.index_dropped,
             is_grave=False,
@@ -268,8 +270,9 @@ def _live_models(seen: Seen) -> Iterator[Verdict]:
             lines = [f"    {model} = apps.get_model({label!r}, {model!r})" for model, label in names]
             yield Verdict(
                 "live-models",
-                f"{name} imports {_all(model for model, _ in names)}, which is the class of today, not that "
-                "of this migration: it fails once the class has a field that the table does not have yet.",
+                f"{name} imports {listed(model for model, _ in names)}, which is the class of today, not "
+                "that of this migration: it fails once the class has a field that the table does not have "
+                "yet.",
                 "Ask apps for the model, as it is at this migration.",
                 "\n".join([f"def {name}(apps, schema_editor):", *lines]),
                 is_grave=False,
@@ -286,20 +289,13 @@ def _imported(function: Any) -> Iterator[type[models.Model]]:
             continue
         done.add(function)
         there = function.__globals__
-        for code in _codes(function.__code__):
+        for code in codes(function.__code__):
             values = [there[name] for name in code.co_names if name in there]
             modules = [value for value in values if isinstance(value, ModuleType)]
             modules += filter(None, map(partial(_module, there.get("__package__") or ""), code.co_names))
             values += [getattr(module, name, None) for module in modules for name in code.co_names]
             waiting += [value for value in values if getattr(value, "__globals__", None) is there]
             yield from filter(_is_model, values)
-
-
-def _codes(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _codes(constant)
 
 
 def _module(package: str, name: str) -> ModuleType | None:
@@ -341,11 +337,6 @@ def _bare(name: str) -> str:
     return name.replace('"', "")
 
 
-def _all(names: Iterable[str]) -> str:
-    *others, last = names
-    return f"{', '.join(others)} and {last}" if others else last
-
-
 def _were(names: Collection[str]) -> str:
     return "was" if len(names) == 1 else "were"
 
@@ -355,8 +346,8 @@ def _nobody(locks: dict[str, str], tables: Collection[str], named: Collection[st
     closed = [table for table in tables if locks[table] == STOPS_READERS]
     shut = [table for table in tables if locks[table] != STOPS_READERS]
     if closed and shut:
-        return f"while nobody could read or write {_all(closed)}, or write to {_all(shut)}"
+        return f"while nobody could read or write {listed(closed)}, or write to {listed(shut)}"
     it = "it" if len(tables) == 1 else "them"
     if named is not None and {*named} != {*tables}:
-        it = _all(tables)
+        it = listed(tables)
     return f"while nobody could {'read or write' if closed else 'write to'} {it}"

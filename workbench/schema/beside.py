@@ -13,7 +13,7 @@ import psycopg2
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
-from workbench.connection.locks import LOCK_MODES
+from workbench.connection.locks import strongest
 
 # Between two looks of those beside it: often enough to feel what a person would, rare enough not to be in
 # the way.
@@ -124,7 +124,7 @@ class Beside:
                         if self._is_felt:
                             self._tables[name] = None
                         if self._seen is not None:
-                            self._seen[oid] = max(mode, self._seen.get(oid, mode), key=LOCK_MODES.index)
+                            self._seen[oid] = strongest(mode, self._seen.get(oid, mode))
                 if self._seen is not None:
                     self._is_looking.set()
                 else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, MutableMapping
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -13,6 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, ProgrammingError, models, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
+from workbench.errors import listed
 from workbench.schema.errors import SchemaError, StaleModel
 from workbench.schema.history import History, Key, Point, history_of, is_historical, recorded_in
 
@@ -20,6 +22,7 @@ Model = type[models.Model]
 
 # So many names or differences are said in one sentence.
 LISTED = 4
+_listed = partial(listed, most=LISTED)
 COLUMN = re.compile(r'column "?(?:\w+\.)?(\w+)"? ')
 
 
@@ -250,13 +253,6 @@ def _same(one: Model, other: Model) -> bool:
 
 def _fields(model: Model) -> list[str]:
     return [field.name for field in (*model._meta.fields, *model._meta.many_to_many)]
-
-
-def _listed(names: Iterable[str], conjunction: str = "and") -> str:
-    *firsts, last = [*names]
-    if len(firsts) > LISTED:
-        return f"{', '.join(firsts[:LISTED])} {conjunction} {len(firsts) + 1 - LISTED} others"
-    return f" {conjunction} ".join(filter(None, [", ".join(firsts), last]))
 
 
 def _are(names: Iterable[str]) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
@@ -22,7 +22,7 @@ from django.db.migrations.state import ProjectState
 from psycopg2 import errors, sql
 from psycopg2.extensions import STATUS_READY, TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INTRANS
 
-from workbench.connection.locks import LOCK_MODES, words
+from workbench.connection.locks import LOCK_MODES, strongest, words
 from workbench.schema.beside import Beside
 from workbench.schema.facts import Lock, Passage
 from workbench.schema.history import Key
@@ -137,7 +137,10 @@ class Run:
                 for text, times in self.statements.items()
             ),
             seconds=self.seconds,
-            locks=tuple(sorted(self.locks.values(), key=lambda lock: (-lock.seconds, lock.table))),
+            locks=tuple(
+                replace(lock, mode=words(lock.mode))
+                for lock in sorted(self.locks.values(), key=lambda lock: (-lock.seconds, lock.table))
+            ),
             rewritten=tuple(self.rewritten),
             built=tuple(self.built),
             scanned=dict(self.scanned),
@@ -355,7 +358,7 @@ class Observer:
             relation = self._there.get(oid)
             if relation is None or relation.table is not None:
                 continue
-            mode = max(modes, key=LOCK_MODES.index)
+            mode = strongest(*modes)
             is_named = relation.bare in named or f'"{relation.bare}"' in text
             if self._held.get(oid) != mode or is_named:
                 _, since = run.asked.get(oid, ("", began))
@@ -374,8 +377,7 @@ class Observer:
             rows = max(rows, relation.rows * (relation.scans - scans))
         if rows > 0:
             run.scanned[relation.name] += rows
-            stronger = max(mode, run.read_under.get(relation.name, mode), key=LOCK_MODES.index)
-            run.read_under[relation.name] = stronger
+            run.read_under[relation.name] = strongest(mode, run.read_under.get(relation.name, mode))
         if relation.written > written:
             run.written[relation.name] += relation.written - written
 
@@ -435,12 +437,11 @@ class Observer:
     def _keep(self, run: Run, oid: int, mode: str, began: float, ended: float) -> None:
         old, seconds = run.locks.get(oid), ended - began
         if old is not None:
-            strength = [*map(words, LOCK_MODES)].index(old.mode)
-            if strength > LOCK_MODES.index(mode):
+            if strongest(mode, old.mode) != mode:
                 return
-            if strength == LOCK_MODES.index(mode):
+            if old.mode == mode:
                 seconds = max(seconds, old.seconds)
-        run.locks[oid] = Lock(self._names[oid], words(mode), seconds)
+        run.locks[oid] = Lock(self._names[oid], mode, seconds)
 
     def _free(self, tables: Collection[int]) -> None:
         now = self._clock()

@@ -26,9 +26,9 @@ from django.utils import timezone
 from workbench.schema.facts import Passage
 from workbench.schema.losses import NAME, PART
 from workbench.schema.mend import quoted
+from workbench.schema.stakes import NAME_BYTES
 from workbench.schema.steps import Fill, Step, Way
 
-LONGEST_NAME = 63
 FLAGS = re.IGNORECASE | re.DOTALL
 CREATE_INDEX = re.compile(
     rf"CREATE\s+(UNIQUE\s+)?INDEX\s+(?!CONCURRENTLY\b)(?:IF\s+NOT\s+EXISTS\s+)?({PART})(.*)", FLAGS
@@ -555,7 +555,7 @@ def _not_valid(place: str, name: str, rest: str) -> ops.RunSQL:
 
 
 def _name(table: str, column: str, what: str) -> str:
-    return truncate_name(f"{table}_{column}_{what}".replace('"', ""), LONGEST_NAME)
+    return truncate_name(f"{table}_{column}_{what}".replace('"', ""), NAME_BYTES)
 
 
 def _quoted(table: str) -> str:

@@ -94,18 +94,18 @@ def _words(operation: Operation) -> set[str]:
         texts.append(f"{operation.sql} {operation.reverse_sql}")
     if isinstance(operation, RunPython):
         for function in (operation.code, operation.reverse_code):
-            texts += _texts(getattr(function, "__code__", None))
+            code_of = getattr(function, "__code__", None)
+            for code in codes(code_of) if code_of else ():
+                texts += [*code.co_names, *(each for each in code.co_consts if isinstance(each, str))]
     return set(WORD.findall(" ".join(texts).lower()))
 
 
-def _texts(code: CodeType | None) -> Iterator[str]:
-    if code is not None:
-        yield from code.co_names
-        for constant in code.co_consts:
-            if isinstance(constant, CodeType):
-                yield from _texts(constant)
-            elif isinstance(constant, str):
-                yield constant
+def codes(code: CodeType) -> Iterator[CodeType]:
+    """Yield the code of a function, and of those defined in it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes(constant)
 
 
 def _table(model: ModelState) -> str:
