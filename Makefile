@@ -1,6 +1,6 @@
 # make lab, make test, make lint: each sets up what it needs.
 
-.PHONY: lab test bench kernel lint format lessons pins clean
+.PHONY: lab test browser bench help kernel lint format lessons pins clean
 .DEFAULT_GOAL := lab
 
 ifeq ($(OS),Windows_NT)
@@ -14,12 +14,32 @@ VENV := .venv/bin/python
 endif
 
 PIP := $(VENV) -m pip install --quiet --disable-pip-version-check
+# Installs what a file of requirements lists, with a dot every two seconds.
+install = @printf '$(2)'; $(PIP) -r $(1) & pid=$$!; trap 'kill $$pid' INT TERM; \
+	while kill -0 $$pid 2>/dev/null; do printf .; sleep 2; done; echo; wait $$pid || { \
+	echo "The packages could not be installed. Is there a network, or a proxy to be named in HTTPS_PROXY? The same command goes on from here."; \
+	exit 1; }
+
+# What there is, for somebody who has forgotten.
+help:
+	@echo "make lab       opens JupyterLab on the lessons (ARGS=\"--port 9999\" is for Jupyter)"
+	@echo "make test      runs every test and every notebook (ARGS=\"tests/catalog -x\" runs a part)"
+	@echo "make browser   looks at the lab in Chromium, as a person does"
+	@echo "make lint      checks the code, make format mends it"
+	@echo "make lessons   runs the lessons and saves their outputs"
+	@echo "make bench     measures"
+	@echo "make pins      compiles requirements.txt anew"
+	@echo "make clean     removes .venv and what the tools keep; the database stays"
 
 lab: .venv/lab.done
 	@$(VENV) manage.py shell_plus --lab $(if $(ARGS),-- $(ARGS))
 
 test: .venv/test.done kernel
-	@$(VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore tests/browser $(ARGS)
+
+# The lab in Chromium, as a person sees it; pictures of it are kept in .workbench/screenshots.
+browser: .venv/test.done kernel
+	@$(VENV) -m pytest tests/browser $(ARGS)
 
 # frame, load and the schema beside their peers: takes about a quarter of an hour, and wants the machine
 # for itself.
@@ -57,15 +77,14 @@ clean:
 
 .venv/lab.done: requirements.txt
 	$(if $(PYTHON),,$(error The workbench needs Python 3.11 or newer: install it, or run 'make PYTHON=/path/to/python'))
-	@echo "Setting up .venv: this takes about a minute, once."
 	@$(PYTHON) -m venv .venv || { echo "Python's venv module is needed: on Debian and Ubuntu, 'apt install python3-venv'."; exit 1; }
-	@$(PIP) -r requirements.txt
+	$(call install,requirements.txt,Setting up .venv (about a minute; once))
 	@touch $@
 
 .venv/test.done: .venv/lab.done tests/requirements.txt
-	@$(PIP) -r tests/requirements.txt
+	$(call install,tests/requirements.txt,Installing what the tests need)
 	@touch $@
 
 .venv/bench.done: .venv/test.done tests/benchmarks/requirements.txt
-	@$(PIP) -r tests/benchmarks/requirements.txt
+	$(call install,tests/benchmarks/requirements.txt,Installing what is measured beside ours)
 	@touch $@

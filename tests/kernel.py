@@ -44,9 +44,19 @@ class Kernel:
         self._client.stop_channels()
         self._manager.shutdown_kernel(now=False)
 
-    def run(self, cell: str, *, interrupt_after: float | None = None, timeout: float = 60) -> Outcome:
-        """Run a cell as nbval does, with nobody to answer questions; interrupt it after some seconds."""
-        request = self._client.execute(cell, store_history=False, allow_stdin=False)
+    def run(
+        self,
+        cell: str,
+        *,
+        interrupt_after: float | None = None,
+        timeout: float = 60,
+        attended: bool = False,
+        silent: bool = False,
+    ) -> Outcome:
+        """Run a cell as nbval does, with nobody to answer questions, or ``attended`` as in a lab; interrupt
+        it after some seconds.
+        """
+        request = self._client.execute(cell, store_history=attended, allow_stdin=attended, silent=silent)
         if interrupt_after is not None:
             time.sleep(interrupt_after)
             self._manager.interrupt_kernel()

@@ -15,6 +15,8 @@ from tests.schema.places import run
 from workbench.schema import models_at, snapshot, states, timeline
 from workbench.show import ADDED, CHANGED, REMOVED, WARNING, Code, Grid, Part, Row, Shown, Words
 
+NO_SHORTCUTS = "data-lm-suppress-shortcuts"
+
 
 class Result(Shown):
     def __init__(self, *parts: Part) -> None:
@@ -39,15 +41,19 @@ class Read(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.open.append(tag)
-        assert {name for name, _ in attrs} <= {"class"}
+        assert {name for name, _ in attrs} <= {"class", "scope", "aria-label", "tabindex", NO_SHORTCUTS}
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data if self.open[-1:] != ["style"] else ""
+        if self.open[-1:] == ["i"]:  # It tells of what cannot be seen.
+            self.text += chr(int(data[2:], 16))
+        elif self.open[-1:] != ["style"]:
+            self.text += data
 
 
+HARMLESS = {"caption", "b", "i", "td", "th"}
 ALL = (
     Grid("A title", [Row(["a", "1"]), Row(["bcd", "22"], ADDED)], ("name", "n")),
     Grid("", [Row(["one"], REMOVED), Row(["one", "two", "three"], CHANGED)]),
@@ -58,8 +64,8 @@ ALL = (
 )
 PLAIN = """\
 A title
-    name  n
-    a     1
+    name   n
+    a      1
   + bcd   22
 
   - one
@@ -90,14 +96,59 @@ def test_html_says_the_same_and_holds_what_is_folded() -> None:
 )
 def test_a_colour_never_stands_without_its_sign(sign: str, css: str) -> None:
     page = Result(Grid("t", [Row(["a"], sign), Row(["b"])]))._repr_html_()
-    assert f'<tr class="{css}"><td class="sign">{sign}</td><td>a</td></tr>' in page
-    assert '<tr><td class="sign"> </td><td>b</td></tr>' in page
+    assert f'<tr class="{css}"><td class="sign" aria-label="{css}">{sign}</td>' in page
+    assert '<tr><td class="sign"></td><th scope="row">b</th></tr>' in page
 
 
 def test_without_signs_there_is_no_column_for_them() -> None:
     page = Result(Grid("t", [Row(["a"])], ("head",)))._repr_html_()
     assert "sign" not in page.partition("</style>")[2]
-    assert "<thead><tr><th>head</th></tr></thead><tr><td>a</td></tr>" in page
+    assert '<tr><th scope="col">head</th></tr></thead>\n<tr><th scope="row">a</th></tr>' in page
+
+
+def test_numbers_stand_right_with_their_head_and_nothing_else_does() -> None:
+    rows = [Row(["a", "8", "8.3 MB", "1,000 rows", ""]), Row(["b", "100", "764 kB", "1 → 2", "< 1 min"])]
+    grid = Result(Grid("", rows, ("", "n", "size", "rows", "age")))
+    assert repr(grid).splitlines() == [
+        "       n    size  rows            age",
+        "  a    8  8.3 MB  1,000 rows",
+        "  b  100  764 kB  1 → 2       < 1 min",
+    ]
+    assert re.findall('<td class="n">(.*?)</td>', grid._repr_html_()) == [
+        *("8", "8.3 MB", ""),
+        *("100", "764 kB", "&lt; 1 min"),
+    ]
+
+
+def test_a_row_is_named_by_the_column_that_names_it() -> None:
+    page = Result(
+        Grid("", [Row(["*", "main"]), Row(["", "try-out"])], ("", "branch"), named_by=1)
+    )._repr_html_()
+    assert re.findall('<th scope="row">(.*?)</th>', page) == ["main", "try-out"]
+    assert "<td></td>" in page.partition("</thead>")[0]  # No header without a text.
+
+
+def test_a_table_that_cannot_be_broken_to_fit_scrolls_and_takes_keys() -> None:
+    long = ["word " * 100, "x" * 60]
+    assert 'class="wide"' not in Result(Grid("t", [Row(long)]))._repr_html_()
+    page = Result(Grid("t", [Row([*long, "y" * 60])]), Grid("", [Row([*long, "y" * 60])]))._repr_html_()
+    assert re.findall(rf'<div class="wide"><table><caption tabindex="0" {NO_SHORTCUTS}>(.*?)<', page) == [
+        "t",
+        "1 row",
+    ]
+
+
+def test_what_cannot_be_seen_is_named() -> None:
+    page = Result(
+        Grid("\u202e", [Row(["a\u200bb", "\x1b", "\ud800", "👩\u200d🚀"])]), Words("\xad")
+    )._repr_html_()
+    assert re.findall("<i>(.*?)</i>", page) == [r"\u202e", r"\u200b", r"\x1b", r"\ud800", r"\xad"]
+    assert "👩\u200d🚀" in page
+    assert page.encode()
+
+
+def test_two_prices_are_not_a_formula() -> None:
+    assert '<div class="wb tex2jax_ignore mathjax_ignore">' in Result(Words("$1 and $2"))._repr_html_()
 
 
 @pytest.mark.parametrize(
@@ -122,8 +173,8 @@ def test_a_text_of_several_lines_does_not_break_a_grid() -> None:
 def test_any_text_is_only_text_in_html(cells: list[list[str]], text: str) -> None:
     plain = Read(Result(Grid("t", [Row(["a"] * len(row)) for row in cells]), Words("w"))._repr_html_())
     odd = Read(Result(Grid(text, [Row(row) for row in cells], ()), Words(text))._repr_html_())
-    assert [tag for tag in odd.tags if tag not in ("caption", "b")] == [
-        tag for tag in plain.tags if tag not in ("caption", "b")
+    assert [tag for tag in odd.tags if tag not in HARMLESS] == [
+        tag for tag in plain.tags if tag not in HARMLESS
     ]
     assert all(cell in odd.text for row in cells for cell in row)
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# What a person can type differs between a kernel and a terminal. The notebook's extension sets it.
+is_in_kernel = False
+
 
 class OneSentence(Exception):
-    """IPython shows what it says, without a traceback."""
+    """IPython shows what it says, and its notes, without a traceback."""
 
     def _render_traceback_(self) -> list[str]:
-        return [str(self)]
+        return [str(self), *getattr(self, "__notes__", ())]
+
+
+def command(line: str) -> str:
+    """Return a management command as it is typed where one is: ``%manage migrate`` in a kernel."""
+    return f"{'%manage' if is_in_kernel else 'python manage.py'} {line}"
 
 
 def or_rather(name: str, known: Iterable[str], otherwise: str = ".") -> str:

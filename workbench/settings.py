@@ -119,9 +119,10 @@ WHITENOISE_USE_FINDERS = True
 # What the kernel imports beside every model and django-extensions' own list.
 SHELL_PLUS_IMPORTS = [
     "import pandas as pd",
-    "from django.db import connection",
+    "from django.db import connection, migrations, models",
     "from workbench.branches import branch",
     "from workbench.connection import where, who_blocks",
     "from workbench.frames import frame, load",
+    "from workbench.queries import queries",
     "from workbench.schema import diagram, models_at, rehearse, snapshot, states, timeline",
 ]

@@ -1,5 +1,5 @@
 """``python -m tests.benchmarks [--rounds 5] [--only books] [--save]``: frame and load beside their peers,
-looks at a schema beside Django's and Postgres' own.
+looks at a schema beside Django's and Postgres' own, the lab and its kernel beside bare ones.
 
 Every method runs in a process of its own, the methods of a work in turn, round after round. Figures are
 medians, and a ratio is that of two methods in the same round. With ``--save`` the picture and the figures in
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks import cells
+from tests.benchmarks import cells, lab
 from tests.benchmarks.server import Server, server
 from tests.throwaway import PROJECT, environment
 
@@ -118,6 +118,9 @@ WORKS = [
         for change, title in CHANGES.items()
         if change != "column"
     ),
+    Work("lab-ready", "from the command to the lab's page", ["make lab", "jupyter lab"]),
+    Work("lab-kernel", "a kernel, to its first cell, Django set up", ["workbench", "python3"]),
+    Work("lab-query", "the same, to its first query", ["workbench", "python3"]),
 ]
 
 TARGETS = [
@@ -240,6 +243,22 @@ TARGETS = [
         for change, title in CHANGES.items()
         if change != "column"
     ),
+    Target(
+        "make lab, until it is ready: against jupyter lab",
+        "lab-ready (tcp)",
+        ratio("make lab", "jupyter lab"),
+        1.15,
+    ),
+    Target(
+        "a kernel, until its first cell: longer by",
+        "lab-kernel (tcp)",
+        beyond("workbench", "python3"),
+        0.5,
+        unit="s",
+    ),
+    Target(
+        "until its first query: longer by", "lab-query (tcp)", beyond("workbench", "python3"), 0.5, unit="s"
+    ),
 ]
 
 
@@ -252,6 +271,8 @@ def measure(found: Server, work: Work, method: str) -> dict[str, float]:
         return {"seconds": time.perf_counter() - began}
     if work.name in cells.CELLS:
         return cells.measure(found, work.name, method)
+    if work.name.startswith("lab-"):
+        return lab.measure(found, work.name, method)
     variables = environment(
         {
             "DATABASE_URL": found.url(work.transport),

@@ -66,7 +66,7 @@ def test_a_name_that_cannot_be_is_one_sentence(place: Place) -> None:
     for name in ("", "main", "empty", "a b", "-a", "a@b", "a'b", 'a"b', "tmp-0123456789ab", "a\n", "/a"):
         for verb in verbs:
             with pytest.raises(
-                BranchError, match=r"cannot be a branch's name: letters, digits and \. _ - / "
+                BranchError, match=r"cannot be a branch's name: use letters, digits and \. _ - /"
             ):
                 verb(name)
     assert names(place) == []
@@ -79,7 +79,7 @@ def test_the_main_one_is_never_reset_dropped_or_renamed(place: Place) -> None:
         lambda: rename("main", "other", using=place.using),
     ]
     for verb in verbs:
-        with pytest.raises(BranchError, match=r"is never (reset|dropped|renamed): name a branch"):
+        with pytest.raises(BranchError, match=r"is never (reset|dropped|renamed): give the name"):
             verb()
     assert place.count == 100
 
@@ -97,7 +97,7 @@ def test_what_is_there_already_stays_as_it_is(place: Place) -> None:
 def test_a_name_is_given_once(place: Place) -> None:
     create("try", using=place.using)
     create("other", using=place.using)
-    there = r"^There is a branch try already: %branch use try goes there, %branch drop try removes it\.$"
+    there = r"^There is a branch try already: python manage\.py branch drop try removes it\.$"
     with pytest.raises(BranchError, match=there):
         create("try", "other", using=place.using)
     with pytest.raises(BranchError, match=there):
@@ -266,10 +266,12 @@ def test_the_branch_of_a_block_is_left_to_it(place: Place) -> None:
     ]
     with branch("scratch", using=place.using):
         for verb in verbs:
-            with pytest.raises(BranchError, match=r"^scratch goes with the block that made it: leave it to"):
+            with pytest.raises(
+                BranchError, match=r"^scratch is removed at the end of its block: leave it to"
+            ):
                 verb()
         again = place.run("with branch('scratch'): print('never')")
-        assert "There is a branch scratch already: it goes with the block that made it." in again.stderr
+        assert "There is a branch scratch already: it is removed at the end of its block." in again.stderr
         assert place.count == 100
 
 

@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.throwaway import ADDRESSES, PROJECT
 
-ADDRESS = re.compile(r"http://127\.0\.0\.1:\d+/lab\S*\?token=\w+")
+ADDRESS = re.compile(r"http://localhost:\d+/lab\S*\?token=\w+")
 CHROMIUM = (
     "--disable-background-networking",
     "--disable-component-update",

@@ -5,7 +5,6 @@ Pictures of the lessons, as they look when they have run, are kept in WORKBENCH_
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import Lab
 from tests.throwaway import PROJECT
+from workbench.connection import embedded
 from workbench.notebook.kernelspec import NAME
 
 pytestmark = pytest.mark.needs("chromium", "git")
@@ -74,9 +74,10 @@ def expect_idle(page: Page) -> None:
     expect(page.get_by_role("button", name="Workbench | Idle")).to_be_visible(timeout=MILLISECONDS)
 
 
-def choose(page: Page, menu: str, command: str) -> None:
+def choose(page: Page, menu: str, *labels: str) -> None:
     page.get_by_role("menubar").get_by_role("menuitem", name=menu, exact=True).click()
-    page.locator(".lm-Menu-itemLabel").get_by_text(command, exact=True).click()
+    for label in labels:
+        page.locator(".lm-Menu-itemLabel").get_by_text(label, exact=True).click()
 
 
 def foreseen(name: str) -> list[str]:
@@ -96,16 +97,13 @@ def run_all(page: Page, foreseen: int = 0) -> list[str]:
 
 
 @contextmanager
-def theme(page: Page, lab: Lab, name: str) -> Iterator[None]:
-    """Set the theme of the lab as its Settings menu does."""
-    address = urlsplit(lab.address)
-    path = "/lab/api/settings/@jupyterlab/apputils-extension:themes"
-    url = address._replace(path=path).geturl()
-    try:
-        assert page.request.put(url, data={"raw": json.dumps({"theme": name})}).ok
-        yield
-    finally:
-        assert page.request.put(url, data={"raw": "{}"}).ok
+def dark(page: Page) -> Iterator[None]:
+    """Switch to the dark theme, as a person does in the middle of a lesson."""
+    choose(page, "Settings", "Theme", "JupyterLab Dark")
+    expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "false")
+    yield
+    choose(page, "Settings", "Theme", "JupyterLab Light")
+    expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "true")
 
 
 def faint(page: Page) -> list[str]:
@@ -149,33 +147,62 @@ def run(page: Page, code: str) -> Locator:
     return cell
 
 
-def test_the_printed_address_opens_on_the_lessons_and_asks_nothing(page: Page, lab: Lab) -> None:
-    page.goto(lab.address)
-    expect_idle(page)
-    expect(page.locator(".lm-TabBar-tab.lm-mod-current").get_by_text(LESSONS[0])).to_be_visible()
-    assert page.locator(".jp-DirListing-itemText").all_inner_texts() == LESSONS
+def welcome(page: Page, lab: Lab) -> Locator:
+    """Open the address that the lab prints, and return the page it opens on."""
+    address = urlsplit(lab.address)
+    page.goto(address._replace(query=f"reset&{address.query}").geturl())
+    shown = page.locator(".jp-MarkdownViewer .jp-RenderedMarkdown")
+    heading = shown.get_by_role("heading", name="Welcome to the workbench")
+    expect(heading).to_be_visible(timeout=MILLISECONDS)
+    return shown
+
+
+def test_the_printed_address_welcomes_and_asks_nothing(page: Page, lab: Lab) -> None:
+    shown = welcome(page, lab)
+    names = shown.get_by_role("table").get_by_role("link").all_inner_texts()
+    assert len(names) == len(LESSONS)
+    assert page.locator(".jp-DirListing-itemText").all_inner_texts() == [*LESSONS, "Welcome.md"]
     page.wait_for_timeout(2_000)  # Prompts come late.
     assert page.locator(".jp-Dialog, .Toastify__toast").all_inner_texts() == []
+    page.screenshot(path=SCREENSHOTS / "welcome.png")
+    with dark(page):
+        page.screenshot(path=SCREENSHOTS / "welcome-dark.png")
+
+
+def test_from_the_welcome_to_the_first_dataframe(page: Page, lab: Lab) -> None:
+    shown = welcome(page, lab)
+    expect(shown.get_by_role("row", name=re.compile("1. Migrate"))).to_contain_text("not begun")
+    choose(page, "File", "New", "Notebook")
+    expect_idle(page)  # And no question for a kernel.
+    run(page, "%manage migrate\n%manage populate")
+    cell = run(page, "frame(Author)")
+    expect(cell.locator("table")).to_contain_text("J.K. Rowling", timeout=MILLISECONDS)
+    greeting = page.locator(".jp-CodeCell").first.locator(".jp-OutputArea-output").first
+    expect(greeting).to_contain_text(re.compile(r"PostgreSQL .* migrations pending"))
+    assert page.locator(".jp-Notebook").get_by_text("lists what can be done").count() == 1
+    page.screenshot(path=SCREENSHOTS / "first-dataframe.png")
+
+
+def test_the_welcome_page_says_how_far_a_lesson_is(page: Page, lab: Lab) -> None:
+    lesson = welcome(page, lab).get_by_role("link", name=re.compile("Migrate"))
+    lesson.click()
+    expect_idle(page)
+    assert run_all(page) == []
+    choose(page, "File", "Save Notebook")
+    expect(welcome(page, lab).get_by_role("row", name=re.compile("1. Migrate"))).to_contain_text("done")
 
 
 @pytest.mark.parametrize("name", LESSONS)
-def test_a_lesson_runs_twice_without_a_complaint(name: str, page: Page, lab: Lab) -> None:
+def test_a_lesson_runs_twice_without_a_complaint_in_either_theme(name: str, page: Page, lab: Lab) -> None:
     complaints = foreseen(name)
     open_notebook(page, lab, f"notebooks/{name}")
     assert run_all(page, len(complaints)) == complaints
     assert faint(page) == []
     save_picture(page, SCREENSHOTS / f"{Path(name).stem}.png")
-    assert run_all(page, len(complaints)) == complaints
-
-
-@pytest.mark.parametrize("name", ["04_schema_change.ipynb", "05_evolve.ipynb"])
-def test_results_can_be_read_in_the_dark_theme(name: str, page: Page, lab: Lab) -> None:
-    with theme(page, lab, "JupyterLab Dark"):
-        open_notebook(page, lab, f"notebooks/{name}")
-        run_all(page, len(foreseen(name)))
-        expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "false")
+    with dark(page):
         assert faint(page) == []
         save_picture(page, SCREENSHOTS / f"{Path(name).stem}-dark.png")
+    assert run_all(page, len(complaints)) == complaints
 
 
 def test_a_plot_and_the_table_above_it_fit_on_one_screen(browser: Browser, lab: Lab) -> None:
@@ -220,8 +247,19 @@ def test_a_misspelt_command_is_answered_in_one_line(scratch: Page) -> None:
 def test_the_stop_button_ends_a_query_and_the_next_cell_works(scratch: Page) -> None:
     sleep = 'with connection.cursor() as c:\n    print("asleep")\n    c.execute("select pg_sleep(60)")'
     cell = run(scratch, sleep)
-    expect(cell.locator(".jp-OutputArea-output").first).to_have_text("asleep\n", timeout=MILLISECONDS)
+    expect(cell.locator(".jp-OutputArea pre").first).to_have_text("asleep\n", timeout=MILLISECONDS)
     scratch.locator('[data-command="notebook:interrupt-kernel"]').click()
     expect(cell.locator(COMPLAINT)).to_contain_text("KeyboardInterrupt", timeout=5_000)
     expect_idle(scratch)  # A cell sent before that is dropped, as all are that waited behind a failed one.
     expect(run(scratch, "where().database").locator("pre").last).to_have_text("'workbench'", timeout=5_000)
+
+
+def test_a_server_that_was_killed_is_started_anew_for_the_next_cell(scratch: Page, lab: Lab) -> None:
+    cell = run(scratch, "connection.ensure_connection()\nwhere().database")
+    expect(cell.locator("pre").last).to_have_text("'workbench'", timeout=MILLISECONDS)
+    postmaster = embedded.Cluster(lab.folder / ".workbench").postmaster()
+    assert postmaster is not None
+    postmaster.kill()
+    postmaster.wait(30)
+    cell = run(scratch, "Author.objects.none().count(), where().database")
+    expect(cell.locator("pre").last).to_have_text("(0, 'workbench')", timeout=MILLISECONDS)

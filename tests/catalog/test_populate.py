@@ -43,7 +43,7 @@ def test_it_works_on_the_schema_that_the_database_has(manage: Manage, scratch_ur
     none = manage("populate", DATABASE_URL=scratch_url)
     assert none.returncode == 1
     assert none.stderr.strip() == (
-        "CommandError: The catalog has no tables in this database yet: run 'migrate' first."
+        "CommandError: The catalog has no tables in this database yet: python manage.py migrate makes them."
     )
     manage("migrate", "catalog", "0001", DATABASE_URL=scratch_url)
     assert manage("populate", DATABASE_URL=scratch_url).stdout.strip() == "Added 3 authors and 7 books."

@@ -38,13 +38,13 @@ def branch(line: str) -> str:
 
 
 MISTAKES = {
-    "drop": "main is never dropped: name a branch that was made of it.",
+    "drop": "main is never dropped: give the name of another branch.",
     "reset nowhere": "There is no branch nowhere: there is main.",
     "use nowhere": "There is no branch nowhere: there is main.",
     "diff nowhere": "There is no branch nowhere: there is main.",
     "diff main nowhere": "No app 'nowhere' is installed.",
     "list --database nope": "There is no database alias 'nope': there are default, terminal.",
-    "create a@b": "'a@b' cannot be a branch's name: letters, digits and . _ - / can, and not ",
+    "create a@b": "'a@b' cannot be a branch's name: use letters, digits and . _ - /, and not ",
     "create x --expires soon": "Error: argument --expires: 'soon' is no time: write 30m, 2h or 3d",
     "creat x": "Error: argument VERB: invalid choice: 'creat' (choose from ",
 }
@@ -65,7 +65,7 @@ def test_the_verbs_of_the_notebook_work_in_a_terminal(using: str) -> None:
     connections[using].cursor().execute("CREATE TABLE catalog_x ()")
     assert branch("diff main catalog") == "catalog_x\n  + table    0 rows\n"
     assert branch("rename try fit") == "try is called fit now.\n"
-    assert branch("reset") == "fit is what main is now.\n"
+    assert branch("reset") == "fit is again a copy of main.\n"
     assert branch("diff") == "No difference.\n"
     assert branch("drop") == "fit is dropped. This process is on main again.\n"
     head, *lines = branch("list").splitlines()
@@ -96,5 +96,5 @@ def test_to_use_one_is_a_matter_of_a_variable(manage: Manage, scratch_url: str) 
     assert "branch    try\n" in there.stdout, there.stderr
     refused = manage("branch", "drop", "main", DATABASE_URL=scratch_url)
     assert refused.returncode == 1
-    assert refused.stderr == "CommandError: main is never dropped: name a branch that was made of it.\n"
+    assert refused.stderr == "CommandError: main is never dropped: give the name of another branch.\n"
     manage("branch", "drop", "try", DATABASE_URL=scratch_url)

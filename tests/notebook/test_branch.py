@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -14,7 +16,7 @@ from tests.conftest import Manage, scratch
 from tests.kernel import Kernel
 from tests.throwaway import PROJECT, environment
 
-ON = "branch try-country"
+ON = "On branch try-country"
 AGAIN = "Author and Book are the classes of catalog.models again."
 AT_0001 = "Author and Book are now as of 0001_initial: Author has no country."
 
@@ -53,7 +55,7 @@ MISTAKES = {
     ),
     "create x --expires 2y": "argument --expires: '2y' is no time: write 30m, 2h or 3d. The line is: ",
     "create 'x": "This line cannot be read: No closing quotation. Close its quotes.",
-    "drop": "main is never dropped: name a branch that was made of it.",
+    "drop": "main is never dropped: give the name of another branch.",
     "create try-country --from empty": (
         "There is a branch try-country already: %branch use try-country goes there, %branch drop "
         "try-country removes it."
@@ -78,7 +80,7 @@ def test_a_block_in_an_open_transaction_is_one_sentence(kernel: Kernel) -> None:
 
 def test_every_output_says_on_which_branch_its_cell_ran_and_none_on_main(kernel: Kernel) -> None:
     assert kernel.run("1 + 1").result == "2"
-    assert kernel.run("%branch use try-country").result == "This process is on try-country now."
+    assert kernel.run("%branch use try-country").result == "This notebook is on try-country now."
     for cell, result in {
         "1 + 1": "2",
         "x = 1": "",
@@ -88,8 +90,15 @@ def test_every_output_says_on_which_branch_its_cell_ran_and_none_on_main(kernel:
         assert kernel.run(cell).result.startswith(ON + result), cell
         assert kernel.run(cell).result.count(ON) == 1, cell
     assert "branch     try-country" in kernel.run("%branch").result.replace("branch    ", "branch     ")
-    assert kernel.run("%branch use main").result == f"{ON}This process is on main now."
+    assert kernel.run("%branch use main").result == "This notebook is on main now."
     assert kernel.run("Author.objects.count()").result == "1"
+
+
+def test_a_cell_that_goes_elsewhere_says_where_it_was_and_where_it_is(kernel: Kernel) -> None:
+    kernel.run("%branch use try-country")
+    gone = kernel.run("from workbench import branches\nbranches.use('main').name")
+    assert (gone.result, gone.updated) == (f"{ON}'main'", f"{ON}, then on branch main")
+    assert kernel.run("where().branch").result == "''"
 
 
 def test_names_follow_to_the_branch_and_back_and_nobody_is_said_to_have_migrated(kernel: Kernel) -> None:
@@ -104,11 +113,11 @@ def test_names_follow_to_the_branch_and_back_and_nobody_is_said_to_have_migrated
     assert kernel.run("%branch use try-country").stdout.splitlines() == [AT_0001]
     assert kernel.run("Author").result == f"{ON}<class 'catalog.Author' as of 0001_initial>"
     reset = kernel.run("%branch reset")
-    assert (reset.stdout.splitlines(), reset.result) == ([AGAIN], f"{ON}try-country is what main is now.")
+    assert (reset.stdout.splitlines(), reset.result) == ([AGAIN], f"{ON}try-country is again a copy of main.")
     assert kernel.run("%manage migrate catalog 0001 -v 0").stdout.splitlines() == [AT_0001]
     dropped = kernel.run("%branch drop")
     assert dropped.stdout.splitlines() == [AGAIN]
-    assert dropped.result == f"{ON}try-country is dropped. This process is on main again."
+    assert dropped.result == "try-country is dropped. This notebook is on main again."
     kernel.run("%branch create try-country")
 
 
@@ -164,10 +173,26 @@ def test_an_interrupted_block_is_left_and_its_branch_dropped(kernel: Kernel) -> 
 
 
 def test_another_kernel_on_main_is_named_and_only_ended_if_told_to(kernel: Kernel, url: str) -> None:
-    with Kernel({"DATABASE_URL": url}) as other:
-        assert other.run("Author.objects.count()").result == "1"
-        (said,) = kernel.run("%branch create more").error
-        assert said.endswith(": close it, or end it with --end (end_sessions=True).")
+    with Kernel({"DATABASE_URL": url, "JPY_SESSION_NAME": "/home/ada/notebooks/01_migrate.ipynb"}) as other:
+        # With something of its own, or it might let go of the session.
+        assert other.run("frames = frame.chunks(Author)\nlen(next(frames))").result == "1"
+        database = urlsplit(url).path[1:]
+        said = (
+            rf"^01_migrate\.ipynb \(idle for .*\) is connected to {database}: shut down its kernel, or end "
+            rf"its session with {{}}\.$"
+        )
+        for cell, word in {
+            "%branch create more": "--end",
+            "%manage branch create more": "--end",
+            "with branch('more'): pass": "end_sessions=True",
+            "rehearse('catalog', '0001')": "end_sessions=True",
+            "%manage rehearse catalog 0001": "--end",
+        }.items():
+            (shown,) = kernel.run(cell).error
+            assert re.match(said.format(word), shown), (cell, shown)
+        nothing = "Nothing to rehearse: everything asked for is applied."
+        assert kernel.run("rehearse(end_sessions=True)").result == nothing
+        assert other.run("next(frames, None) is None").result == "True"
         assert kernel.run("%branch create more --end").result == "more is a copy of main."
         assert other.run("Author.objects.count()").result == "1"
         other.run("connection.close()")
@@ -185,5 +210,5 @@ def test_a_terminal_says_it_in_its_prompt(kernel: Kernel, url: str) -> None:
         timeout=60,
     )
     assert "\nIn [1]: Out[1]: 2" in done.stdout, done.stderr
-    assert "\nbranch try-country In [3]: Out[3]: 4" in done.stdout
+    assert "\nOn branch try-country: In [3]: Out[3]: 4" in done.stdout
     assert "\nIn [5]: Out[5]: 6" in done.stdout

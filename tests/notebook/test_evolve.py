@@ -135,7 +135,7 @@ def test_what_is_applied_is_known_everywhere_until_it_is_undone(kernel: Kernel, 
     known = f"{FILES} [X] 0003_author_age\n"
     assert (applied(kernel), manage("showmigrations", "catalog").stdout) == (known, known)
     assert kernel.run("Author.objects.create(name='A', age=3); Author.objects.get().age").result == "3"
-    assert 'ADD COLUMN "age"' in kernel.run("%manage sqlmigrate catalog 0003").stdout
+    assert 'ADD COLUMN "age"' in kernel.run("%manage sqlmigrate catalog 0003").result
     assert 'ADD COLUMN "age"' in manage("sqlmigrate", "catalog", "0003").stdout
     again = evolve(kernel, "--apply", AGE)
     assert (again.result, again.error) == ("No change: this is what catalog is as of 0003_author_age.", [])
@@ -263,7 +263,7 @@ def test_another_database_than_the_embedded_one_wants_a_yes_and_has_its_own(
         other = AGE.replace("IntegerField(null=True)", 'TextField(default="elsewhere")')
         assert evolve(elsewhere, "--apply --yes", other).error == []
         assert elsewhere.run("Author.objects.create(name='A').age").result == "'elsewhere'"
-        there = elsewhere.run("%manage sqlmigrate catalog 0003").stdout
+        there = elsewhere.run("%manage sqlmigrate catalog 0003").result
     here = manage("sqlmigrate", "catalog", "0003").stdout
     found = 'ADD COLUMN "age" text' in there, 'ADD COLUMN "age" integer' in here, files
     assert found == (True, True, {"0003_author_age.py"})

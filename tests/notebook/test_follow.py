@@ -222,7 +222,7 @@ def test_a_class_of_the_code_at_an_older_state_is_one_sentence(kernel: Kernel, c
 
 def test_a_misspelt_column_is_not_blamed_on_the_migrations(kernel: Kernel) -> None:
     kernel.run("%manage migrate catalog 0001 -v 0")
-    assert "ProgrammingError" in "".join(kernel.run("frame('SELECT nmae FROM catalog_author')").error)
+    assert "did you mean name?" in "".join(kernel.run("frame('SELECT nmae FROM catalog_author')").error)
 
 
 def test_what_was_kept_works_again_where_the_database_comes_back_to_it(kept: None, kernel: Kernel) -> None:

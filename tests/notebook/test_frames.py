@@ -35,6 +35,7 @@ INTERRUPTED = {
 def kernel() -> Iterator[Kernel]:
     with Kernel({"WORKBENCH_PROGRESS": None}) as running:
         running.run("%manage migrate -v 0")
+        running.run("from django.db import models; from django.db.models import Func, Value")
         running.run("import itertools, psycopg2, time; written = Author.objects.count()")
         running.run(
             "other = psycopg2.connect(**{**connection.get_connection_params(), 'cursor_factory': None})"
@@ -73,20 +74,42 @@ def test_a_refusal_is_one_line(kernel: Kernel) -> None:
 
 def test_a_frame_that_takes_long_shows_how_far_it_is(kernel: Kernel) -> None:
     outcome = kernel.run(f"read = frame({SLOW!r})")
-    assert re.fullmatch(r"[\d,]+ rows, (waiting for \d+ s|[\d,]+ rows/s, \d+ s)", outcome.result)
-    assert re.fullmatch(r"120 rows, [\d,]+ rows/s, [23] s", outcome.updated)
+    assert re.fullmatch(r"Reading, ([\d,]+ rows?, ([\d,]+ rows/s, )?)?\d+ s", outcome.result)
+    assert re.fullmatch(r"Reading took [23]\.\d s: 120 rows, [\d,]+ rows/s", outcome.updated)
     assert (outcome.stdout, outcome.stderr) == ("", "")
 
 
 def test_so_do_chunks_and_a_load_and_a_load_says_how_long_it_will_take(kernel: Kernel) -> None:
     outcome = kernel.run(f"for chunk in frame.chunks({SLOW!r}, rows=50): time.sleep(0.1)")
-    assert re.fullmatch(r"120 rows, [\d,]+ rows/s, [2345] s", outcome.updated)
+    assert re.fullmatch(r"Reading took [2345]\.\d s: 120 rows, [\d,]+ rows/s", outcome.updated)
     slow = "({'name': 'slow', 'bio': str(time.sleep(0.02))} for _ in range(80))"
     outcome = kernel.run(
         f"with transaction.atomic(): n = load(Author, {slow}); transaction.set_rollback(True)\nn"
     )
-    assert outcome.updated.startswith("80 rows")
+    assert re.fullmatch(r"Loading took [12]\.\d s: 80 rows, [\d,]+ rows/s", outcome.updated)
     assert outcome.result.endswith("80")
+
+
+def test_what_a_cell_leaves_half_read_does_not_go_on_showing(kernel: Kernel) -> None:
+    outcome = kernel.run(f"chunks = frame.chunks({SLOW!r}, rows=10)\nfirst = next(chunks); time.sleep(1)")
+    assert re.fullmatch(r"Reading took \d\.\d s: 10 rows(, \d+ rows/s)?", outcome.updated)
+    outcome = kernel.run("time.sleep(1.2)\nsum(len(chunk) for chunk in chunks)")
+    assert (outcome.result, outcome.updated) == ("110", "")
+
+
+def test_a_query_in_django_s_own_ways_is_seen_too_when_it_takes_long(kernel: Kernel) -> None:
+    outcome = kernel.run("with connection.cursor() as cursor: cursor.execute('SELECT pg_sleep(1.4)')")
+    assert outcome.result == "Waiting for Postgres, 1 s"
+    assert re.fullmatch(r"Waiting for Postgres took 1\.\d s", outcome.updated)
+    outcome = kernel.run("""
+with transaction.atomic():
+    Author.objects.create(name="slow")
+    slept = Func(Value(1.4), function="pg_sleep", output_field=models.TextField())
+    found = list(Author.objects.annotate(slept=slept)[:1])
+    transaction.set_rollback(True)
+""")
+    assert outcome.result == "Fetching authors, 1 s"
+    assert re.fullmatch(r"Fetching authors took 1\.\d s", outcome.updated)
 
 
 def test_what_is_quick_shows_nothing(kernel: Kernel) -> None:

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from html import unescape
 
 import pytest
 
+from tests.conftest import Manage
 from tests.kernel import Kernel
+from workbench.notebook.printed import Printed
 
 
 @pytest.fixture(scope="module")
@@ -20,10 +24,24 @@ def test_a_command_prints_into_the_cell(kernel: Kernel) -> None:
     assert (outcome.stderr, outcome.error) == ("", [])
 
 
-def test_what_a_command_returns_is_not_shown_twice(kernel: Kernel) -> None:
-    outcome = kernel.run("%manage sqlmigrate catalog 0002")
-    assert outcome.stdout.count("ADD COLUMN") == 1
-    assert outcome.result == ""
+def test_sql_is_shown_once_as_django_prints_it(kernel: Kernel, manage: Manage) -> None:
+    outcome = kernel.run("%manage sqlmigrate catalog 0001")
+    assert (outcome.stdout, outcome.stderr) == ("", "")
+    assert outcome.result == manage("sqlmigrate", "catalog", "0001").stdout.strip()
+
+
+def test_in_html_its_long_statements_stand_on_several_lines_and_are_the_same() -> None:
+    column = "\"id\" numeric(9, 2) DEFAULT ', ( ''' NOT NULL"
+    table = f'CREATE TABLE "a, (b" ({column}, "b" text CHECK ("b" IN (\'{"x" * 50}\', \')\')));'
+    references = 'FOREIGN KEY ("b") REFERENCES "c WHERE d" ("id");'
+    key = f'ALTER TABLE "a" ADD CONSTRAINT "a_b_fk_to_another_table" {references}'
+    text = f"BEGIN;\n-- {table}\n{table}\n{key}\nCOMMIT;"
+    html = Printed(text)._repr_html_()
+    shown = unescape(re.sub(r"<[^>]*>", "", html.partition("<pre>")[2])).strip()
+    assert "".join(shown.split()) == "".join(text.split())
+    assert f"-- {table}" in shown
+    assert f'\n    {column},\n    "b" text' in shown
+    assert f"\n    {references}" in shown
 
 
 @pytest.mark.parametrize(
@@ -62,6 +80,13 @@ def test_an_error_of_the_database_is_one_line(kernel: Kernel) -> None:
     kernel.run("%manage migrate -v 0")
 
 
+def test_a_remedy_is_a_line_for_a_cell(kernel: Kernel) -> None:
+    kernel.run("%manage migrate catalog zero -v 0")
+    (shown,) = kernel.run("%manage populate").error
+    assert shown == "The catalog has no tables in this database yet: %manage migrate makes them."
+    kernel.run("%manage migrate -v 0")
+
+
 @pytest.mark.parametrize("line", ["migrate --help", "help migrate"])
 def test_help_prints_and_does_not_end_the_kernel(kernel: Kernel, line: str) -> None:
     outcome = kernel.run(f"%manage {line}")
@@ -69,8 +94,13 @@ def test_help_prints_and_does_not_end_the_kernel(kernel: Kernel, line: str) -> N
     assert outcome.error == []
 
 
-def test_without_a_command_it_lists_them(kernel: Kernel) -> None:
+def test_without_a_command_it_lists_them_the_projects_own_first(kernel: Kernel) -> None:
     for line in ("%manage", "%manage help"):
-        listed = kernel.run(line).stdout.split()
-        assert {"migrate", "populate", "embedded"} <= set(listed)
-        assert "runserver" not in listed
+        first, second, third, others, last = kernel.run(line).result.split("\n\n")
+        assert first == "catalog\n  populate  Adds three authors and their seven books."
+        assert second.startswith("workbench\n  branch ")
+        assert third.startswith("django\n  makemigrations  Creates new migration(s) for apps.")
+        assert "flush" not in first + second + third
+        assert {"flush,", "reset_db,", "changepassword,"} <= set(others.split())
+        assert not {"migrate,", "populate", "runserver,", "check,"} & set(others.split())
+        assert "runserver" in last

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import nbformat
@@ -93,6 +94,30 @@ def test_a_fault_is_found(text: str, fault: str) -> None:
     notebook = nbformat.v4.new_notebook(cells=[cell], metadata=METADATA)
     (said,) = faults(notebook)
     assert fault in said
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_says_where_to_go_next_and_its_links_lead_somewhere(lesson: Path) -> None:
+    *others, last = (cell.source for cell in read(lesson).cells if cell.cell_type == "markdown")
+    assert last.startswith("**Next:** [")
+    for text in [*others, last]:
+        for address, heading in re.findall(r"\]\(([^):#]+)#?([^)]*)\)", text):
+            there = (lesson.parent / address).read_text(encoding="utf-8")
+            assert not heading or heading in _anchors(there)
+
+
+def _anchors(markdown: str) -> list[str]:
+    """Return what GitHub and JupyterLab call the headings."""
+    titles = re.findall(r"^#+ (.+)$", markdown, re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles]
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_a_lesson_announces_each_cell_that_is_refused(lesson: Path) -> None:
+    cells = read(lesson).cells
+    for text, cell in pairwise(cells):
+        if "raises-exception" in cell.metadata.get("tags", []):
+            assert "refused: read why" in text.source or "refused, too: read why" in text.source
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)

@@ -157,7 +157,7 @@ def test_what_cannot_go_forwards_again_is_told(tmp_path: Path) -> None:
 
 def test_nothing_can_be_copied_in_an_open_transaction(tmp_path: Path) -> None:
     with library(tmp_path), transaction.atomic(), pytest.raises(BranchError, match="transaction"):
-        rehearse("library", [])
+        rehearse("library", [migrations.RunSQL("SELECT 1")])
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Copies of a database to work on: the same verbs for every kind of server."""
 
-from workbench.branches.errors import BranchError
+from workbench.branches.errors import BranchError, InUse
 from workbench.branches.kind import Branch
 from workbench.branches.listing import Branches
 from workbench.branches.verbs import (
@@ -22,6 +22,7 @@ __all__ = [
     "Branch",
     "BranchError",
     "Branches",
+    "InUse",
     "branch",
     "branches",
     "connected",

@@ -145,12 +145,12 @@ class Api:
         deadline = time.monotonic() + self.patience
         # Most of them take less than a second.
         delay = self.pace / 8
-        with Progress(what="Neon") as progress:
+        with Progress("Waiting for Neon") as progress:
             for operation in operations:
                 state = operation
                 while (status := state.get("status")) not in FINISHED:
                     action = f"{state.get('action', 'an operation')}".replace("_", " ")
-                    progress.what = f"Neon: {action}"
+                    progress.now = action
                     if status in FAILED:
                         said = self._line(state.get("error")) or "no reason given"
                         raise BranchError(
@@ -177,6 +177,10 @@ class Api:
             self.budget, self.patience = before
 
     def _persist(self, ask: Callable[[], Answer], look: Callable[[NeonError], Answer | None]) -> Answer:
+        with Progress("Waiting for Neon"):
+            return self._insist(ask, look)
+
+    def _insist(self, ask: Callable[[], Answer], look: Callable[[NeonError], Answer | None]) -> Answer:
         deadline = time.monotonic() + self.budget
         longest = self.first_delay
         for tries_left in reversed(range(self.tries)):

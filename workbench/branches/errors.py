@@ -5,3 +5,11 @@ from workbench.errors import OneSentence
 
 class BranchError(OneSentence):
     """What cannot be done with a branch: one sentence, with what to do."""
+
+
+class InUse(BranchError):
+    """Sessions of others are in the way. ``on_a_line`` says it where a command is typed, with its option."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(f"{said} with end_sessions=True.")
+        self.on_a_line = f"{said} with --end."

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from workbench import errors
+from workbench.connection.program import is_notebook
+
 # The name under which every kind knows the database that DATABASE_URL leads to.
 MAIN = "main"
 # As a parent: a database without tables.
@@ -40,6 +43,21 @@ class Branch:
 
 def temporary() -> str:
     return f"tmp-{secrets.token_hex(6)}"
+
+
+def has_magic() -> bool:
+    """Tell whether there is %branch here; elsewhere there is the command, which cannot go to a branch."""
+    return errors.is_in_kernel or is_notebook()
+
+
+def typed(line: str) -> str:
+    """Return a line about branches as it is typed where this process is: ``%branch drop x`` in a kernel."""
+    return f"%branch {line}" if has_magic() else errors.command(f"branch {line}")
+
+
+def this() -> str:
+    """Return what this process is to the person."""
+    return "this notebook" if is_notebook() else "this process"
 
 
 class Kind(Protocol):

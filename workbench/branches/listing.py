@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from workbench.branches.errors import BranchError
 from workbench.branches.kind import MAIN, Branch
-from workbench.branches.words import ago, size
 from workbench.errors import listed, or_rather
 from workbench.show import Grid, Part, Row, Shown
+from workbench.words import ago, size
 
 HEAD = ("", "branch", "parent", "size", "age", "expires")
 
@@ -41,7 +41,7 @@ class Branches(Shown):
         raise BranchError(f"There is no branch {name}{guess}")
 
     def _parts(self) -> Iterator[Part]:
-        yield Grid("", [Row(self._cells(each)) for each in self.all], HEAD)
+        yield Grid("", [Row(self._cells(each)) for each in self.all], HEAD, named_by=1)
 
     def _cells(self, each: Branch) -> list[str]:
         mark = "*" if is_called(each, self.here) else ""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg2
@@ -15,15 +15,21 @@ from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors, sql
 
-from workbench.branches.errors import BranchError
-from workbench.connection import ConnectionFailed, Session, interrupt
+from workbench.branches.errors import BranchError, InUse
+from workbench.connection import ConnectionFailed, Session, glance, interrupt
+from workbench.connection.gauges import copying
+from workbench.connection.program import NOTEBOOK
 from workbench.connection.sessions import UNLIMITED, aside, close, holds_transaction, ours
 from workbench.connection.url import past_pooler
+from workbench.errors import listed
+from workbench.progress import Progress
 
 # Of our advisory locks: the first of their two numbers, "wkbd". The second is a hash of a database's name.
 LOCKS = 0x776B6264
 # How long to wait for somebody who is at work on the same database, and for sessions that were ended.
 PATIENCE_SECONDS = 5.0
+# So many sessions are said in one sentence.
+LISTED = 5
 
 OPEN = "A transaction is open: commit it or roll it back first."
 
@@ -71,6 +77,10 @@ class Maintenance:
         with explained(self._role), interrupt.kept(), self._connection.cursor() as cursor:
             yield cursor
 
+    def copying(self, progress: Progress) -> AbstractContextManager[None]:
+        """Return what lets ``progress`` count the bytes of a copy that is made inside."""
+        return copying(progress, self._connection)
+
     def lock(self, *databases: str) -> bool:
         """Hold the locks of these databases until the session ends, and tell whether the first is there."""
         calls = ", ".join([f"pg_advisory_lock({LOCKS}, hashtext(%s))"] * len(databases))
@@ -86,7 +96,7 @@ class Maintenance:
             if not isinstance(error.__cause__, errors.LockNotAvailable):
                 raise
             raise BranchError(
-                "Another process is at work on a branch of this name: try again when it is done."
+                "Somebody else is at work on a branch of this name: try again when it is done."
             ) from None
         return bool(is_there)
 
@@ -105,7 +115,10 @@ class Maintenance:
         ]
 
     def vacate(self, database: str, *, end_sessions: bool) -> None:
-        """Return once nobody is connected. This process' own idle sessions are closed, others' if wished."""
+        """Return once nobody is connected. This process' own idle sessions are closed, others' if wished.
+
+        Sessions that only look are gone in a moment.
+        """
         deadline = time.monotonic() + PATIENCE_SECONDS
         # Those that were told to end, and may need a moment for it.
         ending: set[int] = set()
@@ -118,22 +131,30 @@ class Maintenance:
                     close(connection)
                     ending.add(pid)
             others = [session for pid, session in found.items() if pid not in ending]
-            if others and not end_sessions:
-                raise in_use(database, others)
-            for session in others:
-                self.ask("SELECT pg_terminate_backend(%s)", [session.pid])
-                ending.add(session.pid)
+            if end_sessions:
+                for session in others:
+                    self.ask("SELECT pg_terminate_backend(%s)", [session.pid])
+                    ending.add(session.pid)
+            elif staying := [each for each in others if each.application != glance.APPLICATION]:
+                raise in_use(database, staying)
             if time.monotonic() > deadline:
                 raise in_use(database, [*found.values()])
             time.sleep(0.002)
 
 
-def in_use(database: str, others: Sequence[Session]) -> BranchError:
-    listed = ", ".join(map(str, others[:5])) + (f" and {len(others) - 5} more" if len(others) > 5 else "")
-    them, are = ("it", "is") if len(others) == 1 else ("them", "are")
-    return BranchError(
-        f"{listed} {are} connected to {database}: close {them}, or end {them} with --end (end_sessions=True)."
-    )
+def in_use(database: str, others: Sequence[Session]) -> InUse:
+    # A notebook may have several, of which the one that was busy last says most.
+    busiest = sorted(others, key=lambda each: -each.seconds)
+    found = {each.program if each.program.endswith(NOTEBOOK) else each.pid: each for each in busiest}
+    distinct = [each for each in others if each in found.values()]
+    is_one = len(distinct) == 1
+    who = listed(map(str, distinct), most=LISTED)
+    them, are, their, s = ("it", "is", "its", "") if is_one else ("them", "are", "their", "s")
+    remedy = f"close {them}, or end {them}"
+    if all(each.program.endswith(NOTEBOOK) for each in distinct):
+        # Who closes its tab only leaves it running.
+        remedy = f"shut down {their} kernel{s}, or end {their} session{s}"
+    return InUse(f"{who} {are} connected to {database}: {remedy}")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -22,8 +22,8 @@ from workbench import evolved
 from workbench.branches.errors import BranchError
 from workbench.branches.kind import EMPTY, MAIN, TEMPORARY, Branch, temporary
 from workbench.branches.maintenance import Maintenance
-from workbench.branches.words import ago, size
 from workbench.progress import Progress
+from workbench.words import ago
 
 # Beyond it copying files with a checkpoint before is faster than writing each block to the WAL.
 FILE_COPY_BYTES = 64_000_000
@@ -319,9 +319,10 @@ class Templates:
             is_big = self._session.version >= 150000 and (parent.bytes or 0) > FILE_COPY_BYTES
             strategy = " STRATEGY FILE_COPY" if is_big else ""
             create = f"CREATE DATABASE {{}} OWNER {{}} TEMPLATE {{}}{strategy}"
-            how_big = f" ({size(parent.bytes)})" if parent.bytes else ""
-            with Progress(what=f"Copying {parent.name}{how_big}"):
-                self._alone(source, end_sessions, create, database, owner, source)
+            with Progress(f"Copying {parent.name}", parent.bytes, unit="bytes") as progress:
+                with self._session.copying(progress) if is_big else nullcontext():
+                    self._alone(source, end_sessions, create, database, owner, source)
+                progress.done = parent.bytes or 0
         if grants:
             self._grant(database, owner, json.loads(grants))
         for role, pairs in json.loads(settings or "[]"):
@@ -375,7 +376,8 @@ class Templates:
 
     def _remove(self, database: str, *, force: bool = True) -> None:
         with_force = " WITH (FORCE)" if force and self._session.version >= 130000 else ""
-        self._session.run(f"DROP DATABASE IF EXISTS {{}}{with_force}", database)
+        with Progress("Removing a database"):
+            self._session.run(f"DROP DATABASE IF EXISTS {{}}{with_force}", database)
 
 
 def _locale(row: dict[str, Any]) -> tuple[str, dict[str, Any]]:

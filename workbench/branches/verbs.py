@@ -20,10 +20,11 @@ from django.dispatch import Signal
 from workbench import evolved
 from workbench.branches import maintenance
 from workbench.branches.errors import BranchError
-from workbench.branches.kind import EMPTY, MAIN, TEMPORARY, Branch, Kind, temporary
+from workbench.branches.kind import EMPTY, MAIN, TEMPORARY, Branch, Kind, has_magic, temporary, this, typed
 from workbench.branches.listing import Branches, is_called
 from workbench.branches.template import Templates
 from workbench.connection import ConnectionFailed
+from workbench.connection.glance import glancing
 from workbench.connection.sessions import aside, holds_transaction
 from workbench.connection.url import is_neon
 
@@ -42,10 +43,15 @@ _mains: dict[str, dict[str, Any]] = {}
 def branch(
     name: str, *, parent: str | None = None, end_sessions: bool = False, using: str = DEFAULT_DB_ALIAS
 ) -> Iterator[Branch]:
-    """Be on a branch of its own inside the block, which is gone after it, whatever happens.
+    """Be on a branch of its own inside the block, which is gone after it.
 
-    It is a copy of where this process is, or of ``parent``: a branch's name, ``"main"`` or ``"empty"``. Other
-    sessions on that are ended if ``end_sessions``. Raises BranchError.
+    It goes whatever happens. It is a copy of where this process is, or of ``parent``: a branch's name,
+    ``"main"`` or ``"empty"``. Other sessions on that are ended if ``end_sessions``. Raises BranchError.
+
+    Example::
+
+        with branch("scratch"):
+            Book.objects.all().delete()
     """
     _check_name(name)
     _check_idle(using)
@@ -114,6 +120,16 @@ def branches(using: str = DEFAULT_DB_ALIAS) -> Branches:
         return Branches(tuple(kind.all()), _name(using))
 
 
+def look(name: str, using: str = DEFAULT_DB_ALIAS) -> tuple[Branches, dict[str, Any] | None]:
+    """Return what there is, and the entry of DATABASES by which to look at one of them; None if it is gone.
+
+    Starts no server, and leaves what is to be swept. Raises BranchError, ConnectionFailed.
+    """
+    with _kind(using, is_glance=True) as kind:
+        there = Branches(tuple(kind.all()), _name(using))
+        return there, glancing(_entry(kind, there[name])) if name in there else None
+
+
 def create(
     name: str,
     parent: str | None = None,
@@ -174,7 +190,7 @@ def drop(name: str | None = None, *, end_sessions: bool = False, using: str = DE
         if entry:
             evolved.remove(entry)
         if is_here:
-            _move(using, _main(using))
+            _move(using, main_entry(using))
         return found
 
 
@@ -210,22 +226,25 @@ def arrive(connection: BaseDatabaseWrapper) -> None:
 
 
 @contextmanager
-def _kind(using: str) -> Iterator[Kind]:
-    """Give the kind of branches that there are at an alias, after a sweep."""
+def _kind(using: str, *, is_glance: bool = False) -> Iterator[Kind]:
+    """Give the kind of branches that there are at an alias, after a sweep unless it is only for a glance."""
     if using not in connections:
         raise BranchError(f"There is no database alias {using!r}: there are {', '.join(connections)}.")
     if getattr(connections[using], "is_aside", False):
         raise BranchError("This is a copy that is gone in a moment: work with branches from outside of it.")
-    entry = _main(using)
+    entry = glancing(main_entry(using)) if is_glance else main_entry(using)
     host = entry["HOST"] or entry["OPTIONS"].get("host") or ""
     if is_neon(host) and (key := getattr(settings, "NEON_API_KEY", "")):
-        yield _swept(_neon(entry, key))
+        kind = neon_kind(entry, key)
+        yield kind if is_glance else _swept(kind)
     else:
         with maintenance.session(entry, using) as session:
-            yield _swept(Templates(entry, session))
+            kind = Templates(entry, session)
+            yield kind if is_glance else _swept(kind)
 
 
-def _neon(entry: dict[str, Any], key: str) -> Kind:
+def neon_kind(entry: dict[str, Any], key: str) -> Kind:
+    """Return Neon's kind of branches, of the project that the settings name. Raises BranchError."""
     project = getattr(settings, "NEON_PROJECT_ID", "")
     if not project:
         raise BranchError(
@@ -243,7 +262,8 @@ def _swept(kind: Kind) -> Kind:
     return kind
 
 
-def _main(using: str) -> dict[str, Any]:
+def main_entry(using: str) -> dict[str, Any]:
+    """Return the entry of DATABASES that leads to main, whichever branch this process is on."""
     return _mains.get(using) or {**connections.settings[using], "BRANCH": ""}
 
 
@@ -267,7 +287,7 @@ def _move(using: str, entry: dict[str, Any]) -> None:
 
 
 def _lead(using: str, entry: dict[str, Any]) -> None:
-    _mains.setdefault(using, _main(using))
+    _mains.setdefault(using, main_entry(using))
     # In place: it is the one that the connections of all threads have.
     connections.settings[using].update(entry)
     if not entry["BRANCH"]:
@@ -291,7 +311,7 @@ def _all(kind: Kind) -> Branches:
 def _current(found: Branches, using: str) -> Branch:
     name = _name(using)
     if name not in found:
-        raise BranchError(f"{name}, where this process is, is gone: %branch use {MAIN} goes back.")
+        raise BranchError(f"{name}, where {this()} is, is gone: %branch use {MAIN} goes back.")
     return found[name]
 
 
@@ -318,7 +338,7 @@ def _made_before(found: Branches, name: str, parent: str | None, using: str) -> 
 def _writable(there: Branches, name: str | None, done: str, using: str) -> Branch:
     found = there[name] if name else _current(there, using)
     if found.is_guarded:
-        raise BranchError(f"{found.name} is never {done}: name a branch that was made of it.")
+        raise BranchError(f"{found.name} is never {done}: give the name of another branch.")
     if is_called(found, _name(using)):
         _check_idle(using)
     return found
@@ -326,22 +346,23 @@ def _writable(there: Branches, name: str | None, done: str, using: str) -> Branc
 
 def _check_kept(found: Branch) -> None:
     if found.is_fleeting:
-        raise BranchError(f"{found.name} goes with the block that made it: leave it to that.")
+        raise BranchError(f"{found.name} is removed at the end of its block: leave it to that.")
 
 
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name) or TEMPORARY.fullmatch(name) or name in (MAIN, EMPTY):
         raise BranchError(
-            f"{name!r} cannot be a branch's name: letters, digits and . _ - / can, and not {MAIN} or {EMPTY}."
+            f"{name!r} cannot be a branch's name: use letters, digits and . _ - /, and not {MAIN} or {EMPTY}."
         )
 
 
 def _check_free(found: Branches, name: str) -> None:
     if name not in found:
         return
-    remedy = f"%branch use {name} goes there, %branch drop {name} removes it."
+    way = f"%branch use {name} goes there, " if has_magic() else ""
+    remedy = f"{way}{typed(f'drop {name}')} removes it."
     if found[name].is_fleeting:
-        remedy = "it goes with the block that made it. Choose another name."
+        remedy = "it is removed at the end of its block. Choose another name."
     raise BranchError(f"There is a branch {name} already: {remedy}")
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from django.db import OperationalError
 
+from workbench import errors
 from workbench.errors import OneSentence
 
 ATTEMPTS = 5
@@ -57,7 +58,7 @@ REMEDIES = (
     ),
     (
         r"endpoint (cannot|could not) be found|endpoint id is not specified",
-        "Neon knows no endpoint {server}: copy the address again from its console.",
+        "Neon knows no endpoint {server}: copy the address from its console into DATABASE_URL again.",
     ),
     (
         r"endpoint (is|has been) disabled",
@@ -102,6 +103,10 @@ REMEDIES = (
 )
 
 
+# A kernel has read the settings, and would fail again as it did.
+RESTART = " A changed DATABASE_URL counts from the next restart of the kernel (Kernel menu)."
+
+
 class ConnectionFailed(OneSentence, OperationalError):
     """The database could not be reached: one sentence, with what to do."""
 
@@ -118,7 +123,8 @@ def explain(error: Exception, params: dict[str, Any]) -> ConnectionFailed:
         facts["server"] += f":{params['port']}"
     for pattern, remedy in REMEDIES:
         if re.search(pattern, text, re.IGNORECASE):
-            return ConnectionFailed(remedy.format(**facts))
+            is_to_mend = errors.is_in_kernel and "DATABASE_URL" in remedy
+            return ConnectionFailed(f"{remedy.format(**facts)}{RESTART if is_to_mend else ''}")
     # Before the text is cut: what is left of a password could not be found.
     if password := params.get("password"):
         text = text.replace(password, "********")

@@ -27,7 +27,14 @@ class Place:
 
 
 def where(alias: str = "default") -> Place:
-    """Return the place that the connection named ``alias`` leads to. Costs one round trip."""
+    """Return which Postgres this is: the server, the database and the branch.
+
+    It is the one that the connection named ``alias`` leads to. Costs one round trip.
+
+    Example::
+
+        where()
+    """
     from django.db import connections
 
     connection = connections[alias]
@@ -35,17 +42,19 @@ def where(alias: str = "default") -> Place:
         cursor.execute("SELECT current_setting('server_version'), current_database()")
         version, database = cursor.fetchone()
     config = connection.settings_dict
-    is_embedded = bool(config.get("EMBEDDED"))
     return Place(
         version=version.split()[0],
-        server="the embedded server" if is_embedded else _server(config),
+        server=server_of(config),
         database=database,
-        is_embedded=is_embedded,
+        is_embedded=bool(config.get("EMBEDDED")),
         branch=config.get("BRANCH") or "",
     )
 
 
-def _server(config: dict[str, Any]) -> str:
+def server_of(config: dict[str, Any]) -> str:
+    """Say which server an entry of DATABASES leads to. Safe to show."""
+    if config.get("EMBEDDED"):
+        return "the embedded server"
     host = config["HOST"] or config["OPTIONS"].get("host") or "the local server"
     if is_neon(host):
         return f"Neon at {host}"

@@ -18,8 +18,10 @@ from django.db.backends.utils import CursorWrapper
 
 from workbench.connection.interrupt import kept, watch
 from workbench.connection.locks import conflict, words
+from workbench.connection.program import program
 from workbench.connection.sessions import ours
 from workbench.show import SAME, WARNING, Grid, Part, Row, Shown, Words
+from workbench.words import ago
 
 # A table's number means something in its own database only. Who waits for a row waits for the transaction
 # that wrote it: its table is known by the lock on a place in line, or where only one table is written to.
@@ -102,18 +104,24 @@ class Session:
         return self.gid or self.pid
 
     @property
+    def program(self) -> str:
+        """The notebook or the command, where it is one of ours: ``01_migrate.ipynb``."""
+        return program(self.application)
+
+    @property
     def who(self) -> str:
-        program = self.application or self.kind.removesuffix(" worker").replace("client backend", "")
+        kind = self.kind.removesuffix(" worker").replace("client backend", "")
         user = f"{self.user} at {self.client}" if self.client else self.user
-        return ", ".join(filter(None, [program, user]))
+        facts = filter(None, [self.program or self.application or kind, user])
+        return ", ".join(dict.fromkeys(facts))
 
     @property
     def doing(self) -> str:
-        return f"{self.state} for {_long(self.seconds)}" if self.state else ""
+        return f"{self.state} for {ago(self.seconds, 's')}" if self.state else ""
 
     def __str__(self) -> str:
-        name = f"prepared transaction {self.gid}" if self.gid else f"process {self.pid}"
-        facts = ", ".join(filter(None, [self.who, self.doing]))
+        name = f"prepared transaction {self.gid}" if self.gid else self.program or f"process {self.pid}"
+        facts = ", ".join(filter(None, ["" if self.program else self.who, self.doing]))
         return f"{name} ({facts})" if facts else name
 
     @property
@@ -195,7 +203,7 @@ class Queue(Shown):
                 if root.key not in shown:
                     shown.add(root.key)
                     yield self._row(root, root.doing, sign=WARNING)
-            doing = f"waits {_long(wait.seconds)} for {wait.wanted}"
+            doing = f"waits {ago(wait.seconds, 's')} for {wait.wanted}"
             behind = ", ".join(str(each.key) for each in wait.behind[:SHOWN_BEHIND])
             more = len(wait.behind) - SHOWN_BEHIND
             yield self._row(wait.session, doing, f"{behind} and {more} more" if more > 0 else behind)
@@ -210,10 +218,16 @@ class Queue(Shown):
 
 
 def who_blocks(using: str = "default") -> Queue:
-    """Return the sessions that wait for locks, and for whom, as far as this database is concerned.
+    """Return the sessions that wait for locks, and for whom.
 
-    They are seen from a session of its own: in a transaction pg_stat_activity stays as it was first read, and
-    in one that failed nothing can be read. Costs a connection and a round trip. Raises ConnectionFailed.
+    As far as this database is concerned. They are seen from a session of its own: in a transaction
+    pg_stat_activity stays as it was first read, and in one that failed nothing can be read. Costs a
+    connection and a round trip. Raises ConnectionFailed.
+
+    Examples::
+
+        who_blocks()
+        who_blocks().roots
     """
     with _beside(connections[using]) as session:
         found = {wait.session.key: wait for wait in sorted(_waits(session), key=lambda wait: -wait.seconds)}
@@ -330,11 +344,3 @@ def _wanted(mode: str, kind: str, what: str | None) -> str:
     if kind in ("transactionid", "virtualxid"):
         return "the end of a transaction"
     return f"{words(mode)} on {what or f'a {kind}'}"
-
-
-def _long(seconds: float) -> str:
-    for unit, size in (("day", 86400), ("hour", 3600), ("minute", 60), ("second", 1)):
-        if seconds >= size:
-            count = int(seconds // size)
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    return "less than a second"

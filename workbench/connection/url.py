@@ -21,6 +21,8 @@ import psycopg2
 import psycopg2.extensions
 from django.core.exceptions import ImproperlyConfigured
 
+from workbench.connection.program import application_name
+
 ENGINE = "workbench.connection.backend"
 
 SHAPE = "postgresql://USER:PASSWORD@HOST/DATABASE"
@@ -33,7 +35,6 @@ REMOTE_OPTIONS = {
     "connect_timeout": 15,
     "keepalives": 1,
     "keepalives_idle": 30,
-    "application_name": "workbench",
 }
 SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
@@ -83,7 +84,7 @@ def _embedded(home: Path) -> dict[str, Any]:
         "NAME": "workbench",
         "USER": "workbench",
         "EMBEDDED": str(home),
-        "OPTIONS": {"application_name": "workbench"},
+        "OPTIONS": {"application_name": application_name()},
         "CONN_MAX_AGE": None,
         "CONN_HEALTH_CHECKS": True,
     }
@@ -135,7 +136,7 @@ def _parse(url: str, variable: str) -> dict[str, Any]:
 
 
 def _options(config: dict[str, Any]) -> dict[str, Any]:
-    options = {**REMOTE_OPTIONS, **config.get("OPTIONS", {})}
+    options = {**REMOTE_OPTIONS, "application_name": application_name(), **config.get("OPTIONS", {})}
     if is_neon(config["HOST"]):
         options.setdefault("sslmode", "require")
     verifies = options.get("sslmode") in ("verify-ca", "verify-full")

@@ -64,7 +64,7 @@ def load(
 
         load(Author, pd.DataFrame({"name": ["Ursula K. Le Guin"]}))
         load(Book, frame(Book).assign(title=lambda books: books["title"].str.upper()), on_conflict="update")
-        load(Book, ({"title": line.strip(), "author_id": 1} for line in open("titles.txt")))
+        load(Author, ({"name": f"Author {number}"} for number in range(1_000)))
     """
     if on_conflict not in (None, "ignore", "update"):
         raise FrameError(f"on_conflict is 'ignore' or 'update', not {on_conflict!r}.")
@@ -77,7 +77,11 @@ def load(
     table = _Table(connection, concrete)
     batches = _batches(table, rows)
     is_alone = not connection.in_atomic_block
-    with table.explained(), Progress(_length(rows)) as progress, transaction.atomic(using=connection.alias):
+    with (
+        Progress("Loading", _length(rows)) as progress,
+        table.explained(),
+        transaction.atomic(using=connection.alias),
+    ):
         first = next(batches, None)
         if first is None:
             return 0
@@ -85,7 +89,9 @@ def load(
         is_for_all = is_alone and not on_conflict and _count(first) >= ROWS_IN_A_BATCH
         with set_aside(connection, table.name) if is_for_all else nullcontext():
             written = loading.merge(on_conflict, unique_fields) if on_conflict else loading.copy(table.name)
+            progress.now = "checking the foreign keys"
             table.check_references()
+            progress.now = "putting the indexes back" if is_for_all else ""
         loading.continue_numbers()
     return written
 
@@ -311,6 +317,7 @@ class _Loading:
                 f"AS SELECT {columns} FROM {table.name} WITH NO DATA"
             )
             self.copy(waiting)
+            self._progress.now = "merging"
             try:
                 cursor.execute(
                     f"INSERT INTO {table.name} ({columns}) SELECT {columns} FROM {waiting} "
@@ -345,7 +352,7 @@ class _Loading:
             buffer = BytesIO()
             pyarrow.csv.write_csv(piece, buffer, options)
             yield buffer.getvalue()
-            self._progress.rows = self._row + start + len(piece)
+            self._progress.done = self._row + start + len(piece)
 
     def _row_of(self, line: int) -> int:
         """Return which row the server met in a line, counted from 1, of the batch that was sent last."""

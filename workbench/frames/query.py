@@ -44,6 +44,10 @@ class Query:
     # For columns whose names are only known from the answer.
     field: Callable[[str], tuple[str, Any]] | None = None
 
+    @property
+    def is_text(self) -> bool:
+        return self.names is None
+
 
 def query_of(source: Any, params: Params, using: str | None) -> Query:
     if isinstance(source, type) and issubclass(source, models.Model):
@@ -101,7 +105,7 @@ def _of_queryset(queryset: models.QuerySet[Any, Any]) -> Query:
     if issubclass(queryset._iterable_class, ModelIterable):
         names = _model_names(compiler, selected)
     else:
-        names = list(query.selected or (*query.extra_select, *query.values_select, *query.annotation_select))
+        names = names_of(query)
     expanded = [
         pair
         for name, expression in zip(names, selected, strict=True)
@@ -113,6 +117,11 @@ def _of_queryset(queryset: models.QuerySet[Any, Any]) -> Query:
     ]
     names, expressions = map(list, zip(*expanded, strict=True))
     return Query(connection, sql, params, names, expressions)
+
+
+def names_of(query: Any) -> list[str]:
+    """Return the names of the columns that ``values`` or ``values_list`` asks for, in their order."""
+    return list(query.selected or (*query.extra_select, *query.values_select, *query.annotation_select))
 
 
 def _typed(expression: Any) -> Any:

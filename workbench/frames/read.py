@@ -17,7 +17,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
 from workbench.connection import interrupt
-from workbench.frames import binary, types
+from workbench.frames import binary, refused, types
 from workbench.frames.binary import Reader, Receiver
 from workbench.frames.errors import FrameError
 from workbench.frames.query import Params, Query, Source, column_type, query_of
@@ -42,14 +42,16 @@ class Frame:
     becomes an ordered Categorical of its values. SQL text is sent to the alias ``using``.
 
     Each Postgres type has a dtype of its own, the same for an empty result: see ``workbench.frames.types``.
-    Raises FrameError for what cannot be read exactly. A queryset that was read already is read anew.
+    Raises FrameError for what cannot be read exactly, and for SQL that Postgres refuses. A queryset that was
+    read already is read anew.
 
     Examples::
 
         frame(Book.objects.all())
+        frame(Book.objects.all()[:3])
         frame(Book.objects.values("title", "author__name"), index="title")
         frame("SELECT country, count(*) FROM catalog_author WHERE id > %s GROUP BY country", [10])
-        for chunk in frame.chunks(Book, rows=100_000): ...
+        for chunk in frame.chunks(Book, rows=100_000): print(len(chunk))
     """
 
     def __call__(
@@ -62,7 +64,7 @@ class Frame:
         using: str | None = None,
     ) -> pd.DataFrame:
         reading = _Reading(query_of(source, params, using), index, categories)
-        with Progress() as progress, _no_collection():
+        with Progress("Reading") as progress, _no_collection():
             reading.copy(progress)
             return reading.take()
 
@@ -80,6 +82,10 @@ class Frame:
 
         Between two of them the connection is free: a loop may query and write. All show the rows as they were
         when the first was read. An empty result gives one empty DataFrame.
+
+        Example::
+
+            for chunk in frame.chunks(Book.objects.order_by("id"), rows=100_000): print(len(chunk))
         """
         if rows < 1:
             raise FrameError(f"A chunk has at least one row, not {rows}.")
@@ -97,11 +103,12 @@ class _Reading:
 
     def __init__(self, query: Query, index: str | Sequence[str] | None, categories: bool) -> None:
         self._connection = query.connection
+        self._query = query
         with self._connection.cursor() as cursor:
-            sql = query.sql
-            if query.params is not None:
-                sql = cursor.mogrify(sql, query.params).decode()
-            cursor.execute(f"SELECT * FROM ({sql}\n) AS q LIMIT 0")
+            sql = refused.bound(cursor, query)
+            # So that a text may be mended in the transaction that it was refused in.
+            with self._explained(), self._kept_transaction() if query.is_text else nullcontext():
+                cursor.execute(f"{refused.BEFORE}{sql}{refused.AFTER}")
             described = cursor.description
             names = query.names or [column.name for column in described]
             expressions = query.expressions or [None] * len(names)
@@ -129,12 +136,12 @@ class _Reading:
         reader = Reader(self._wires, binary.COPY)
 
         def take(rows: list[bytes]) -> None:
-            progress.rows += len(rows)
+            progress.done += len(rows)
             self._add(rows, reader)
 
         interrupt.watch(self._connection)
         receiver = Receiver(take, _batch_bytes(self._connection))
-        with self._kept_transaction(), self._connection.cursor() as cursor:
+        with self._explained(), self._kept_transaction(), self._connection.cursor() as cursor:
             try:
                 with interrupt.kept(), self._connection.wrap_database_errors:
                     cursor.copy_expert(f"COPY ({self._sql}\n) TO STDOUT (FORMAT binary)", receiver)
@@ -150,6 +157,17 @@ class _Reading:
                 raise
         receiver.finish()
 
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Tell in a sentence what Postgres refuses of SQL text. Of a queryset, that stays Django's error."""
+        try:
+            yield
+        except refused.REFUSALS as error:
+            told = refused.told(self._connection, self._query, error) if self._query.is_text else None
+            if told is None:
+                raise
+            raise told from error
+
     def _kept_transaction(self) -> AbstractContextManager[None]:
         """Return what lets an open transaction go on after a reading that failed or was interrupted."""
         if not self._connection.in_atomic_block:
@@ -162,11 +180,11 @@ class _Reading:
         # Through a pooler a cursor of the server's is lost: there the rows are read at once.
         is_pooled = self._connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
         new_cursor = self._connection.cursor if is_pooled else self._connection.chunked_cursor
-        with new_cursor() as cursor, Progress() as progress:
+        with self._explained(), new_cursor() as cursor, Progress("Reading") as progress:
             cursor.execute(f"SELECT pg_catalog.record_send(q) FROM ({self._sql}\n) AS q")
             is_first, left, batch = True, size, binary.FIRST_BATCH
             while rows := [bytes(row) for (row,) in cursor.fetchmany(min(left, batch))]:
-                progress.rows += len(rows)
+                progress.done += len(rows)
                 left -= len(rows)
                 batch = binary.next_size(rows, LOCAL_BATCH_BYTES)
                 self._add(rows, reader)

@@ -14,6 +14,8 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from workbench.branches import (
     Branch,
+    BranchError,
+    InUse,
     branches,
     connected,
     create,
@@ -23,13 +25,13 @@ from workbench.branches import (
     reset,
     use,
 )
-from workbench.branches.kind import EMPTY, MAIN
+from workbench.branches.kind import EMPTY, MAIN, this, typed
 from workbench.branches.listing import age, expiry, is_called
-from workbench.branches.words import size
 from workbench.connection import Place, where
 from workbench.schema import snapshot as tables
 from workbench.schema.snapshot import Difference, only, read
 from workbench.show import Grid, Part, Row, Shown, Words
+from workbench.words import size
 
 VERBS = ("create", "use", "list", "diff", "reset", "drop", "rename")
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
@@ -45,7 +47,7 @@ class Said(Shown):
 
 @dataclass(frozen=True, repr=False)
 class Status(Shown):
-    """Where a process is."""
+    """Where this process is."""
 
     place: Place
     branch: Branch
@@ -82,17 +84,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_common(made)
         return made
 
-    making = verb("create", "Copy the database of where you are, or of another branch.")
+    making = verb("create", "Copy the branch that you are on, or another one.")
     making.add_argument("name")
-    making.add_argument("--from", dest="parent", metavar="BRANCH", help=f"Or {MAIN}, or {EMPTY}.")
-    making.add_argument("--expires", type=_span, metavar="2h", help="Remove it then, unless it is in use.")
+    making.add_argument(
+        "--from", dest="parent", metavar="BRANCH", help=f"What to copy; {EMPTY} has no tables."
+    )
+    making.add_argument("--expires", type=_span, metavar="2h", help="When to remove it, if nobody is on it.")
     verb("use", "Go to a branch.").add_argument("name")
     listing = verb("list", "List the branches.")
     listing.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="As JSON.")
-    comparing = verb("diff", "Say what the tables have otherwise than on another branch.")
+    comparing = verb("diff", "Show how the tables differ from those of another branch.")
     comparing.add_argument("name", nargs="?", default=MAIN)
     comparing.add_argument("app_labels", nargs="*")
-    resetting = verb("reset", "Make a branch what its parent is now.")
+    resetting = verb("reset", "Make a branch a copy of its parent again.")
     resetting.add_argument("name", nargs="?")
     dropping = verb("drop", "Remove a branch.")
     dropping.add_argument("name", nargs="?")
@@ -100,11 +104,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     renaming.add_argument("name")
     renaming.add_argument("to")
     for ending in (making, resetting, dropping, renaming):
-        ending.add_argument("--end", action="store_true", help="End others' sessions that are in the way.")
+        ending.add_argument("--end", action="store_true", help="End the sessions that are in the way.")
 
 
 def answer(asked: Mapping[str, Any]) -> Shown:
     """Do what a line says, as a parser read it, and return what there is to show. Raises BranchError."""
+    try:
+        return _answer(asked)
+    except InUse as error:
+        raise BranchError(error.on_a_line) from None
+
+
+def _answer(asked: Mapping[str, Any]) -> Shown:
     using = asked["database"]
     match asked["verb"]:
         case "create":
@@ -118,21 +129,19 @@ def answer(asked: Mapping[str, Any]) -> Shown:
             )
             what = "empty" if made.parent == EMPTY else f"a copy of {made.parent}"
             if was_there:
-                return Said(
-                    f"{made.name} is there already, {age(made)} old: %branch reset makes it {what} anew."
-                )
+                anew = typed(f"reset {made.name}")
+                return Said(f"{made.name} is there already, {age(made)} old: {anew} makes it {what} again.")
             return Said(f"{made.name} is {what}.")
         case "use":
-            return Said(f"This process is on {use(asked['name'], using).name} now.")
+            return Said(f"{this().capitalize()} is on {use(asked['name'], using).name} now.")
         case "list":
             return _list(using, asked["json"])
         case "diff":
             return _difference(asked["name"], asked["app_labels"], using)
         case "reset":
             made = reset(asked["name"], end_sessions=asked["end"], using=using)
-            return Said(
-                f"{made.name} is {'empty' if made.parent == EMPTY else f'what {made.parent} is'} now."
-            )
+            what = "empty again" if made.parent == EMPTY else f"again a copy of {made.parent}"
+            return Said(f"{made.name} is {what}.")
         case "drop":
             return _drop(asked["name"], asked["end"], using)
         case "rename":
@@ -159,7 +168,7 @@ def _list(using: str, as_json: bool) -> Shown:
 def _drop(name: str | None, end: bool, using: str) -> Shown:
     was_on = connections.settings.get(using, {}).get("BRANCH")
     gone = drop(name, end_sessions=end, using=using)
-    back = " This process is on main again." if gone.name == was_on else ""
+    back = f" {this().capitalize()} is on main again." if gone.name == was_on else ""
     return Said(f"{gone.name} is dropped.{back}")
 
 
@@ -187,7 +196,7 @@ def _json(facts: Any) -> Said:
 
 
 def _add_common(parser: argparse.ArgumentParser, default: str = argparse.SUPPRESS) -> None:
-    parser.add_argument("--database", default=default, metavar="ALIAS", help="Of DATABASES.")
+    parser.add_argument("--database", default=default, metavar="ALIAS", help="One of DATABASES.")
 
 
 def _span(said: str) -> timedelta:

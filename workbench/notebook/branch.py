@@ -6,9 +6,9 @@ from html import escape
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
-from IPython.core.interactiveshell import InteractiveShell
+from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 from IPython.core.magic import Magics, line_magic, magics_class
-from IPython.display import display
+from IPython.display import DisplayHandle, display
 from pygments.token import Token
 
 from workbench.branches import swept
@@ -17,7 +17,10 @@ from workbench.errors import listed, or_rather
 from workbench.management import branching
 from workbench.notebook.errors import CellError
 from workbench.notebook.line import Parser, words
+from workbench.notebook.request import is_cell, request_id
 
+# The verbs after which a kernel may be on another branch.
+LEAVES = {"use", "drop", "rename"}
 BADGE = (
     '<div style="display: inline-block; padding: 0 .6em; border-radius: 3px; '
     "font-size: var(--jp-code-font-size, 13px); color: var(--jp-ui-font-color1, inherit); "
@@ -32,16 +35,18 @@ def register(shell: InteractiveShell) -> None:
     if hasattr(shell, "prompts"):
         shell.prompts = _with_branch(type(shell.prompts))(shell)
     else:
-        shell.events.register("pre_run_cell", Label(shell).show)
+        label = Label(shell)
+        shell.events.register("pre_run_cell", label.begin)
+        shell.events.register("post_run_cell", label.end)
 
 
 @magics_class
 class BranchMagics(Magics):
     @line_magic
     def branch(self, line: str) -> None:
-        """Say where this kernel is, or work with branches: copies of the database to try things on.
+        """Say where this kernel is, and work with branches: copies of the database.
 
-        Example::
+        Examples::
 
             %branch
             %branch create try-country --expires 2h
@@ -64,34 +69,57 @@ class BranchMagics(Magics):
 
 
 class Label:
-    """What stands at the top of an output, where that is not about main."""
+    """What stands at the top of an output, where that is not about main.
+
+    A cell of lines that go elsewhere says itself where it went. Another cell that does, says both.
+    """
 
     def __init__(self, shell: InteractiveShell) -> None:
         self._shell = shell
         self._last: object = None
+        self._shown = DisplayHandle()
+        self._said = ""
 
-    def show(self, *_: object) -> None:
-        request = _request(self._shell)
+    def begin(self, info: ExecutionInfo) -> None:
+        if not is_cell(self._shell):
+            return
+        request = request_id(self._shell)
         is_in_another = request is not None and request == self._last
         self._last = request
-        if (said := label()) and not is_in_another:
-            display({"text/plain": said, "text/html": BADGE.format(escape(said))}, raw=True)
+        if is_in_another:
+            return
+        self._said = "" if _only_goes(info.raw_cell or "") else label()
+        if self._said:
+            self._shown = DisplayHandle()
+            self._shown.display(_badge(self._said), raw=True)
+
+    def end(self, *_: object) -> None:
+        if self._said and (now := label() or f"On branch {MAIN}") != self._said:
+            said = f"{self._said}, then o{now[1:]}"
+            self._shown.update(_badge(said), raw=True)
+            self._said = ""
 
 
 def label() -> str:
     """Say on which branch this process is; "" on main."""
     names = {alias: connections.settings[alias].get("BRANCH") for alias in connections}
-    return ", ".join(
+    said = [
         f"branch {name}" if alias == DEFAULT_DB_ALIAS else f"branch {name} of {alias}"
         for alias, name in names.items()
         if name and name != MAIN
-    )
+    ]
+    return f"On {listed(said)}" if said else ""
 
 
-def _request(shell: Any) -> object:
-    """Return what the kernel was asked: the same for a cell that a cell runs."""
-    get_parent = getattr(shell, "get_parent", None)
-    return get_parent().get("header", {}).get("msg_id") if get_parent else None
+def _badge(said: str) -> dict[str, str]:
+    return {"text/plain": said, "text/html": BADGE.format(escape(said))}
+
+
+def _only_goes(cell: str) -> bool:
+    """Tell whether a cell holds nothing but lines of %branch, of which one leaves the branch."""
+    lines = [line.split() for line in cell.splitlines() if line.strip() and not line.startswith("#")]
+    verbs = {line[1] for line in lines if len(line) > 1}
+    return all(line[0] == "%branch" for line in lines) and bool(verbs & LEAVES)
 
 
 def _with_branch(prompts: Any) -> Any:
@@ -101,7 +129,7 @@ def _with_branch(prompts: Any) -> Any:
         def in_prompt_tokens(self) -> list[tuple[Any, str]]:
             said = label()
             tokens: list[tuple[Any, str]] = super().in_prompt_tokens()
-            return [(Token.Prompt, f"{said} "), *tokens] if said else tokens
+            return [(Token.Prompt, f"{said}: "), *tokens] if said else tokens
 
     return Prompts
 

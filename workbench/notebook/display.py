@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
+from html import escape
 from pathlib import Path
 
 from django.conf import settings
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import DisplayHandle
 
 from workbench import progress
+from workbench.notebook.request import is_cell
+from workbench.progress import Progress
+
+# The colours are those of JupyterLab and Notebook, of VS Code, or the browser's own.
+BAR = (
+    '<progress aria-label="{what}"{amount} style="width: 12em; margin-right: .6em; vertical-align: middle; '
+    'accent-color: var(--jp-brand-color1, var(--vscode-progressBar-background, auto))"></progress>'
+)
+# As high with a bar as without, and as wide with one digit as with another, so that nothing jumps.
+LINE = '<div style="min-height: 1.6em; line-height: 1.6em; font-variant-numeric: tabular-nums">{}</div>'
 
 
-def register() -> None:
-    progress.make_show = _in_cell
+def register(shell: InteractiveShell) -> None:
+    shell.events.register("post_run_cell", lambda *_: progress.end_all())
+    if hasattr(shell, "kernel"):  # Else the terminal has a line for it.
+        progress.make_show = partial(_in_cell, shell)
 
 
 def short(path: Path) -> str:
@@ -20,18 +35,27 @@ def short(path: Path) -> str:
     return str(path.relative_to(project) if path.is_relative_to(project) else path)
 
 
-def _in_cell() -> progress.Show:
+def _in_cell(shell: InteractiveShell) -> progress.Show | None:
     """Return what shows progress in a cell's output, of which one line stays."""
+    if not is_cell(shell):
+        return None
     handle = DisplayHandle()
-    is_new = True
+    before: dict[str, str] = {}
 
-    def show(shown: progress.Progress) -> None:
-        nonlocal is_new
-        bar = ""
-        if shown.total and not shown.is_done:
-            bar = f'<progress max="{shown.total}" value="{shown.rows}"></progress> '
-        data = {"text/plain": str(shown), "text/html": f"<div>{bar}{shown}</div>"}
-        (handle.display if is_new else handle.update)(data, raw=True)  # type: ignore[no-untyped-call]
-        is_new = False
+    def show(shown: Progress) -> None:
+        nonlocal before
+        text = str(shown)
+        data = {"text/plain": text, "text/html": LINE.format(f"{_bar(shown)}{escape(text)}")}
+        if data != before:
+            (handle.update if before else handle.display)(data, raw=True)  # type: ignore[no-untyped-call]
+            before = data
 
     return show
+
+
+def _bar(shown: Progress) -> str:
+    if shown.end:
+        return ""
+    # Without a value it moves: something goes on, and nobody knows how far it is.
+    amount = "" if shown.share is None else f' max="1" value="{shown.share:.3f}"'
+    return BAR.format(what=escape(shown.what), amount=amount)

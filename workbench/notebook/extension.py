@@ -7,23 +7,54 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 from IPython.core.interactiveshell import InteractiveShell
 
+from workbench import errors
 from workbench.notebook.errors import CellError
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
+    errors.is_in_kernel = True
     try:
         shell.push(_imported(), interactive=True)
     except Exception as error:
         _refuse(shell, error)
         return
-    from workbench.notebook import branch, cells, display, follow, interrupt, magics
+    from workbench.notebook import (
+        branch,
+        cells,
+        completion,
+        display,
+        follow,
+        greeting,
+        guesses,
+        guide,
+        idle,
+        inspector,
+        interrupt,
+        magics,
+        queries,
+        querysets,
+        tables,
+        tracebacks,
+        waiting,
+    )
 
     magics.register(shell)
     cells.register(shell)
     branch.register(shell)
+    queries.register(shell)
     follow.register(shell)
+    idle.register(shell)
+    greeting.register(shell)
     interrupt.register(shell)
-    display.register()
+    display.register(shell)
+    waiting.register(shell)
+    guide.register(shell)
+    inspector.register(shell)
+    completion.register(shell)
+    tables.register(shell)
+    querysets.register(shell)
+    tracebacks.register(shell)
+    guesses.register(shell)
 
 
 def _imported() -> dict[str, Any]:

@@ -20,7 +20,9 @@ from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
 from workbench.branches import moved
+from workbench.connection.sessions import is_aside
 from workbench.notebook.display import short
+from workbench.notebook.request import is_cell
 from workbench.schema import sources
 from workbench.schema.follow import Follower
 
@@ -36,6 +38,7 @@ WORD = re.compile(r"\w+")
 
 def register(shell: InteractiveShell) -> None:
     following = Following(shell)
+    shell.events.register("pre_execute", following.rest)
     shell.events.register("pre_run_cell", following.begin)
     shell.events.register("post_run_cell", following.end)
     connection_created.connect(following.attach, weak=False)
@@ -58,8 +61,14 @@ class Following:
         self._roles: set[str] = set()
         self._moved: set[str] = set()
 
+    def rest(self) -> None:
+        """Before all that runs: nothing is looked for, if it is no cell. Who reads what would be said?"""
+        self._looked.update(connections)
+
     def begin(self, info: ExecutionInfo) -> None:
         """Before a cell: let go of what it assigns, and look if it names a model that follows."""
+        if not is_cell(self._shell):
+            return
         for path in sources.changed():
             print(
                 f"{short(path)} has changed since this kernel started, which still works with what it was: "
@@ -97,8 +106,7 @@ class Following:
 
     def attach(self, connection: BaseDatabaseWrapper, **_: object) -> None:
         # Not to sessions beside it, in which nothing of the person's is asked.
-        is_aside = getattr(connection, "is_aside", False) or connections[connection.alias] is not connection
-        if not is_aside and self._around not in connection.execute_wrappers:
+        if not is_aside(connection) and self._around not in connection.execute_wrappers:
             connection.execute_wrappers.append(self._around)
 
     def guard(self) -> None:

@@ -12,13 +12,14 @@ EXTENSION = "workbench.notebook.extension"
 
 def main() -> None:
     # What a cell starts with ! finds this project, and is of this environment: python, pip.
-    _prepend("PYTHONPATH", str(Path(__file__).parents[2]))
-    _prepend("PATH", str(Path(sys.executable).parent))
+    prepend("PYTHONPATH", str(Path(__file__).parents[2]))
+    prepend("PATH", str(Path(sys.executable).parent))
     from ipykernel.kernelapp import IPKernelApp
 
     # Its warnings go to the terminal of the lab, where nobody can act on them.
     IPKernelApp.launch_instance([*sys.argv[1:], "--ext", EXTENSION], log_level=logging.ERROR)
 
 
-def _prepend(variable: str, folder: str) -> None:
+def prepend(variable: str, folder: str) -> None:
+    """Put a folder before those that a variable of this process's environment lists."""
     os.environ[variable] = os.pathsep.join(filter(None, [folder, os.environ.get(variable)]))

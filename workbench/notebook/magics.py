@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from io import StringIO
+from typing import TextIO
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
@@ -10,30 +12,24 @@ from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError
 from django.db import DEFAULT_DB_ALIAS, DatabaseError
 from IPython.core.error import StdinNotImplementedError
-from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, cell_magic, line_cell_magic, line_magic, magics_class
 from IPython.display import display
 
 from workbench import evolved
 from workbench.connection import where
 from workbench.errors import OneSentence, or_rather
+from workbench.notebook import nested
+from workbench.notebook.commands import NEED_A_TERMINAL, commands
 from workbench.notebook.display import short
 from workbench.notebook.errors import CellError
 from workbench.notebook.line import Parser, words
+from workbench.notebook.printed import Printed
 from workbench.schema import evolve, rehearse, snapshot
 from workbench.schema.evolve import Answers, Evolution, keep, write
 
-# They ask, serve until they are stopped, or, like testserver, leave the connection at another database.
-NEED_A_TERMINAL = {
-    "dbshell",
-    "mail_debug",
-    "runprofileserver",
-    "runserver",
-    "runserver_plus",
-    "shell",
-    "shell_plus",
-    "testserver",
-}
+# They print SQL, and nothing else.
+PRINT_SQL = {"sqlflush", "sqlmigrate", "sqlsequencereset"}
 
 
 def register(shell: InteractiveShell) -> None:
@@ -48,7 +44,7 @@ class WorkbenchMagics(Magics):
     def manage(self, line: str) -> None:
         """Run a management command in this kernel.
 
-        Example::
+        Examples::
 
             %manage migrate catalog 0001
             %manage sqlmigrate catalog 0002
@@ -58,13 +54,19 @@ class WorkbenchMagics(Magics):
         if name in ("help", "-h", "--help"):
             name, arguments = (arguments[0], ["--help"]) if arguments else ("", [])
         if not name:
-            print("\n".join(sorted(get_commands().keys() - NEED_A_TERMINAL)))
-            return
-        _run(_command(name), name, arguments)
+            display(commands())
+        elif name in PRINT_SQL:
+            printed = StringIO()
+            _run(command_named(name), name, arguments, printed)
+            display(Printed(printed.getvalue()))
+        else:
+            _run(command_named(name), name, arguments)
 
     @line_cell_magic
     def evolve(self, line: str, cell: str = "") -> None:
-        """Show the migration that makemigrations would write if this cell stood in the app's models.py.
+        """Show the migration that the classes in a cell ask for, and its SQL.
+
+        It is the one that makemigrations would write if the cell stood in the app's models.py.
 
         Example::
 
@@ -131,11 +133,13 @@ class WorkbenchMagics(Magics):
             raise CellError(f"This migrates {place}: add --yes if that is what you want.")
         with evolved.offered(keep(evolution)):
             arguments = [evolution.app_label, evolution.chain[-1].name, "--database", evolution.using]
-            _run(_command("migrate"), "migrate", [*arguments, *(["--yes"] if is_settled else [])])
+            _run(command_named("migrate"), "migrate", [*arguments, *(["--yes"] if is_settled else [])])
 
     @cell_magic
     def diff(self, line: str, cell: str) -> None:
-        """Run the cell, and show what it did to the tables: those of the apps named, else all.
+        """Run the cell, and show what it did to the tables.
+
+        To those of the apps named, else to all.
 
         Example::
 
@@ -143,30 +147,15 @@ class WorkbenchMagics(Magics):
             %manage migrate catalog 0001
         """
         assert self.shell is not None
-        if self.shell.should_run_async(cell, transformed_cell=self.shell.transform_cell(cell)):
+        if nested.waits(self.shell, cell):
             raise CellError(
                 "%%diff cannot wait for an await: take snapshot() before and after, and subtract."
             )
         app_labels = words(line)
         before = snapshot(*app_labels)
-        result = _nested(self.shell, cell)
+        result = nested.run(self.shell, cell)
         display(snapshot(*app_labels) - before)
         result.raise_error()
-
-
-def _nested(shell: InteractiveShell, cell: str) -> ExecutionResult:
-    """Run a cell in a cell; an error is in the result, and not shown yet."""
-    kept = {
-        name: getattr(shell, name) for name in ("showtraceback", "showsyntaxerror", "showindentationerror")
-    }
-    for name in kept:
-        setattr(shell, name, lambda *_, **__: None)
-    try:
-        result: ExecutionResult = shell.run_cell(cell, store_history=False)
-        return result
-    finally:
-        for name, method in kept.items():
-            setattr(shell, name, method)
 
 
 def _evolve_parser() -> Parser:
@@ -196,7 +185,8 @@ def _pairs(given: list[str], option: str) -> dict[str, str]:
     return {left.strip(): right.strip() for left, _, right in pairs}
 
 
-def _command(name: str) -> BaseCommand:
+def command_named(name: str) -> BaseCommand:
+    """Return a management command that may run in a kernel. Raises CellError."""
     if name in NEED_A_TERMINAL:
         raise CellError(f"{name} needs a terminal: run 'python manage.py {name}' there.")
     commands = get_commands()
@@ -207,13 +197,13 @@ def _command(name: str) -> BaseCommand:
     return app if isinstance(app, BaseCommand) else load_command_class(app, name)
 
 
-def _run(command: BaseCommand, name: str, arguments: list[str]) -> None:
+def _run(command: BaseCommand, name: str, arguments: list[str], out: TextIO | None = None) -> None:
     parser = command.create_parser("%manage", name)
     try:
         options = vars(parser.parse_args(arguments))
         positional = options.pop("args", ())
         # Not the command's own default: its streams were bound when the kernel started, to the terminal.
-        options |= {"stdout": sys.stdout, "stderr": sys.stderr, "no_color": True}
+        options |= {"stdout": out or sys.stdout, "stderr": sys.stderr, "no_color": True}
         command.execute(*positional, **options)
     except (CommandError, ImproperlyConfigured) as error:
         raise CellError(str(error).strip() or type(error).__name__) from None

@@ -49,10 +49,16 @@ class Diagram:
 
 
 def diagram(what: Snapshot | Models | str | None = None, *, using: str = DEFAULT_DB_ALIAS) -> Diagram:
-    """Return a diagram of the tables: all, those of an app by its label, of a snapshot, or of models_at().
+    """Return a diagram of the tables and the foreign keys between them.
 
-    A line between two tables is a foreign key; it begins with ``||`` where every row must have one, with
-    ``|o`` where it may be NULL. Raises SchemaError.
+    All tables, those of an app by its label, of a snapshot, or of models_at(). A line between two is a
+    foreign key; it begins with ``||`` where every row must have one, with ``|o`` where it may be NULL. Raises
+    SchemaError.
+
+    Examples::
+
+        diagram("catalog")
+        diagram(models_at("catalog", "0001"))
     """
     if isinstance(what, Models):
         what = expected_tables(connection_to(what.using), what)

@@ -27,6 +27,7 @@ from psycopg2 import errors
 
 from workbench import evolved
 from workbench.errors import or_rather
+from workbench.progress import Progress
 from workbench.schema.errors import NotInHistory, SchemaError
 
 Key = tuple[str, str]
@@ -36,14 +37,19 @@ POINTS_KEPT = 16
 
 
 def models_at(app_label: str, migration: str | None = None, *, using: str = DEFAULT_DB_ALIAS) -> Models:
-    """Return the models of an app as they were after a migration, without moving the database.
+    """Return the models of an app as they were after a migration.
 
-    ``migration`` is a name or how it begins; ``"zero"`` is before the first, None after the last. A migration
-    that was squashed can be named too. The classes query and write like any others, with fields and those
-    managers that have ``use_in_migrations``; methods are not part of the history
-    (https://docs.djangoproject.com/en/5.2/topics/migrations/#historical-models).
+    The database stays where it is. ``migration`` is a name or how it begins; ``"zero"`` is before the first,
+    None after the last. A migration that was squashed can be named too. The classes query and write like any
+    others, with fields and those managers that have ``use_in_migrations``; methods are not part of the
+    history (https://docs.djangoproject.com/en/5.2/topics/migrations/#historical-models).
 
     Raises SchemaError: no such app or migration, or files that do not fit together.
+
+    Examples::
+
+        models_at("catalog", "0001")
+        frame(models_at("catalog", "0001").Author)
     """
     history = history_of(connection_to(using))
     return history.beside(app_label, history.find(app_label, migration)).of(app_label, using)
@@ -91,7 +97,8 @@ class Point:
     @cached_property
     def apps(self) -> Apps:
         try:
-            registry: Apps = self.state.apps
+            with Progress("Making the models of the migrations"):
+                registry: Apps = self.state.apps
         except (FieldError, ValueError) as error:  # Names, lazy references, bases.
             said = str(error).partition("\n")[0]
             raise SchemaError(f"The models of these migrations do not fit together: {said}") from error
@@ -130,7 +137,8 @@ class History:
 
     def _load(self, **options: bool) -> MigrationLoader:
         try:
-            return MigrationLoader(self.connection, **options)
+            with Progress("Reading the migrations"):
+                return MigrationLoader(self.connection, **options)
         except Exception as error:  # They are Python, and may do anything.
             said = str(error).rstrip(".")
             if not isinstance(error, BadMigrationError | NodeNotFoundError | SyntaxError):
@@ -233,13 +241,16 @@ class History:
     def _make(self, keys: Iterable[Key], loader: MigrationLoader) -> Point:
         state = ProjectState(real_apps=loader.unmigrated_apps)
         as_of = {}
-        for label, name in self.plan(keys, loader):
-            try:
-                loader.graph.nodes[label, name].mutate_state(state, preserve=False)
-            except Exception as error:
-                said = f"{type(error).__name__}: {error}"
-                raise SchemaError(f"{label}.{name} does not fit what comes before it: {said}.") from error
-            as_of[label] = name
+        plan = self.plan(keys, loader)
+        with Progress("Going through the migrations", len(plan), unit="migrations") as progress:
+            for label, name in plan:
+                try:
+                    loader.graph.nodes[label, name].mutate_state(state, preserve=False)
+                except Exception as error:
+                    said = f"{type(error).__name__}: {error}"
+                    raise SchemaError(f"{label}.{name} does not fit what comes before it: {said}.") from error
+                as_of[label] = name
+                progress.done += 1
         return Point(state, as_of)
 
     @cached_property
@@ -282,6 +293,12 @@ class History:
 _histories: dict[str, tuple[object, History]] = {}
 
 
+def remembered(alias: str) -> History | None:
+    """Return the history as this process last read it, without asking the database; None if it never did."""
+    _, history = _histories.get(alias, (None, None))
+    return history
+
+
 def history_of(connection: BaseDatabaseWrapper, recorded: Mapping[Key, datetime] | None = None) -> History:
     """Return the history as the files and the database have it now, made anew only when either has changed.
 
@@ -302,7 +319,8 @@ def recorded_in(connection: BaseDatabaseWrapper, *, may_fail: bool = False) -> d
     Two more in an open transaction, which a missing table would spoil, if the table was never seen, or if
     reading it ``may_fail``.
     """
-    known = connection.alias in _histories and _histories[connection.alias][1].recorded
+    history = remembered(connection.alias)
+    known = history is not None and history.recorded
     is_open = connection.in_atomic_block or not connection.get_autocommit()
     kept = is_open and (may_fail or not known)
     connection.close_if_health_check_failed()

@@ -46,6 +46,17 @@ TABLES = """
 SELECT oid::regclass::text FROM pg_class WHERE relkind IN ('r', 'p') AND oid = ANY(
     SELECT to_regclass(name) FROM unnest(%s::text[]) name)
 """
+# Postgres tidies up behind many changed rows at a moment of its own choosing, and what wants a strong lock
+# then waits until it has been told to stop: a second, by deadlock_timeout. That is no migration's doing.
+# Small tables are tidied up in no time, and there may be thousands of them.
+KEPT_UNTIDIED = """
+DO $$ DECLARE each regclass; BEGIN
+    FOR each IN SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind = 'r' AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+          AND pg_has_role(c.relowner, 'USAGE') AND pg_relation_size(c.oid) > 1000000
+    LOOP EXECUTE format('ALTER TABLE %s SET (autovacuum_enabled = false)', each); END LOOP;
+END $$
+"""
 # The rows of partitions are those of their table.
 UNKNOWN = """
 SELECT name FROM unnest(%s::text[]) name
@@ -63,8 +74,9 @@ def rehearse(
     using: str = DEFAULT_DB_ALIAS,
     end_sessions: bool = False,
 ) -> Rehearsal:
-    """Run migrations on a copy of the database, there, back and there again, and return what they did.
+    """Run migrations on a copy of the database, and return what they did.
 
+    Forwards, back and forwards again, each operation with its SQL, time, locks, and the rows it went through.
     ``target`` is an app, ``migration`` one of it by name or how that begins, else its last; nothing means all
     that is not applied, an evolution what a cell defines. Instead of a name, operations make a migration that
     comes next, ``atomic`` or not, and classes of migrations several. The database itself is only read, the
@@ -74,6 +86,14 @@ def rehearse(
     If that can be undone, and takes more than a moment, it runs once more without rows, so that what grows
     with them can be told.
     Raises SchemaError, and BranchError where there is no copy to be had.
+
+    Examples::
+
+        rehearse("catalog", "0002")
+        rehearse()
+
+        from django.db import migrations, models
+        rehearse("catalog", [migrations.AddIndex("book", models.Index(fields=["title"], name="by_title"))])
     """
     if isinstance(target, Evolution):
         using = target.using
@@ -96,14 +116,21 @@ def rehearse(
         keys = [*made]
     began = time.monotonic()
     place = str(where(using))
-    with _in_one_sentence(), ExitStack() as stack:
+    with (
+        _in_one_sentence(),
+        Progress("Rehearsing", unit="operations") as progress,
+        ExitStack() as stack,
+    ):
+        stack.enter_context(evolved.made(made))
+        # Before anybody is asked to leave the database.
+        if not _Executor(connections[using]).plan(keys):
+            return Rehearsal(place, (), (), seconds=time.monotonic() - began)
         server = _server(connections[using])
         connection = stack.enter_context(copied(using, end_sessions=end_sessions))
         copied_in = time.monotonic() - began
         watched.add(connection)
-        stack.enter_context(evolved.made(made))
         executor = _Executor(connection)
-        executor.progress = stack.enter_context(Progress(what="Rehearsing"))
+        executor.progress = progress
         plan = executor.plan(keys)
         executor.observer = stack.enter_context(Observer(connection))
         stack.enter_context(confined(connection, is_same_server=server == _server(connection)))
@@ -162,6 +189,7 @@ class _Executor(MigrationExecutor):
     observer: Observer
     progress: Progress
     _at: Migration
+    _way: str
 
     def plan(self, keys: list[Any]) -> Plan:
         try:
@@ -177,7 +205,7 @@ class _Executor(MigrationExecutor):
 
     def play(self, way: str, plan: Plan, *, is_felt: bool = True) -> _Pass:
         self._at = plan[0][0]
-        self.progress.what = f"Rehearsing, {way if is_felt else 'without rows'}"
+        self.progress.now = self._way = way if is_felt else "without rows"
         failure = None
         connection = self.connection
         self.observer.begin(is_felt=is_felt)
@@ -200,14 +228,20 @@ class _Executor(MigrationExecutor):
         return _Pass({(run.key, run.index): run for run in self.observer.runs if run is not failed}, failure)
 
     def apply_migration(self, state: ProjectState, migration: Migration, *args: Any, **options: Any) -> Any:
-        self._at = migration
-        with self.observer.migration(migration):
+        with self._observed(migration):
             return super().apply_migration(state, migration, *args, **options)
 
     def unapply_migration(self, state: ProjectState, migration: Migration, *args: Any, **options: Any) -> Any:
-        self._at = migration
-        with self.observer.migration(migration):
+        with self._observed(migration):
             return super().unapply_migration(state, migration, *args, **options)
+
+    @contextmanager
+    def _observed(self, migration: Migration) -> Iterator[None]:
+        self._at = migration
+        self.progress.now = f"{self._way}, {migration}"
+        with self.observer.migration(migration):
+            yield
+        self.progress.done = min(self.progress.done + len(migration.operations), self.progress.total or 0)
 
     def _failure(self, way: str, error: BaseException) -> Failure:
         run = self.observer.current
@@ -223,13 +257,13 @@ class _Executor(MigrationExecutor):
 
 def _play(executor: _Executor, plan: Plan) -> tuple[tuple[Step, ...], Failure | None]:
     """Run the plan there, back as far as that goes, there again, and once more without rows."""
-    if not plan:
-        return (), None
     again = _reversible(plan)
     back = [(migration, not is_backwards) for migration, is_backwards in reversed(again)]
+    executor.progress.total = sum(len(step.operations) for step, _ in (*plan, *back, *again))
     state = executor._create_project_state(with_applied_migrations=True)  # type: ignore[attr-defined]
     connection = executor.connection
     with connection.cursor() as cursor:
+        cursor.execute(KEPT_UNTIDIED)
         every = [pair for model in state.models.values() for pair in columns(model)]
         there = names(cursor, {table for table, _ in every})
         risked = at_stake(plan, state) if back else set()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from workbench.schema.facts import Passage, Verdict
 from workbench.schema.squawk import Finding
 from workbench.show import CHANGED, SAME, WARNING, Code, Grid, Part, Row, Shown, Words
+from workbench.words import span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -227,17 +228,6 @@ def _remarks(step: Step) -> Iterator[Part]:
         yield Words(f"{step.operation}: {finding.message} {finding.help} (squawk: {finding.rule})", CHANGED)
 
 
-def said(seconds: float | None) -> str:
-    """Return a time as people say it; "" where it is not known."""
-    if seconds is None:
-        return ""
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.{0 if seconds >= 0.01 else 1}f} ms"
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
-
-
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(map(_escaped, cells))} |"
 
@@ -276,12 +266,12 @@ def _told(step: Step) -> dict[str, str]:
     """Return the columns that people read."""
     passage = step.forwards
     waits = {"reader": passage.reader, "writer": passage.writer}
-    felt = [f"{who} waited {said(wait)}" for who, wait in waits.items() if wait >= FELT_SECONDS]
-    growth = [said(step.seconds_at(times)) for times in GROWTH]
+    felt = [f"{who} waited {span(wait)}" for who, wait in waits.items() if wait >= FELT_SECONDS]
+    growth = [span(step.seconds_at(times)) for times in GROWTH]
     return {
         "": step.operation,
-        "took": said(passage.seconds),
-        "locks": ", ".join(f"{lock} for {said(lock.seconds)}" for lock in passage.locks) or "none",
+        "took": span(passage.seconds),
+        "locks": ", ".join(f"{lock} for {span(lock.seconds)}" for lock in passage.locks) or "none",
         "rewrites": _rewritten(passage) or "nothing",
         "rows": "; ".join(
             filter(
@@ -312,7 +302,7 @@ def _way_back(step: Step) -> str:
         return "none"
     if step.backwards is None:
         return "not tried"
-    return f"{said(step.backwards.seconds)}{', loses values' if step.lost else ''}"
+    return f"{span(step.backwards.seconds)}{', loses values' if step.lost else ''}"
 
 
 def _counted(rows: Any) -> str:

@@ -10,6 +10,7 @@ from django.apps import apps as installed
 from django.db import DEFAULT_DB_ALIAS
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+from workbench.progress import Progress
 from workbench.schema import scratch
 from workbench.schema.errors import SchemaError
 from workbench.schema.history import Models, check_label, connection_to, history_of
@@ -20,7 +21,8 @@ COUNTED_BYTES = 64_000_000
 # A count locks its table and all indexes of it, and the server has room for so many locks only.
 COUNTED_AT_ONCE = 100
 
-# pg_catalog as of https://www.postgresql.org/docs/current/catalogs.html. Each takes the schemas' oids.
+# pg_catalog as of https://www.postgresql.org/docs/current/catalogs.html. Each takes the schemas' oids, and
+# the tables', or NULL for all: even what one only asks about may have to wait for a lock.
 # A partitioned table's rows are those of its partitions, a foreign one's are on another server.
 TABLES = """
 SELECT c.oid, n.nspname, c.relname, pg_table_is_visible(c.oid), c.oid::regclass::text,
@@ -34,6 +36,7 @@ SELECT c.oid, n.nspname, c.relname, pg_table_is_visible(c.oid), c.oid::regclass:
        c.reltuples::bigint, has_table_privilege(c.oid, 'SELECT')
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f') AND n.oid = ANY(%(schemas)s)
+  AND (%(oids)s::oid[] IS NULL OR c.oid = ANY(%(oids)s::oid[]))
 ORDER BY n.nspname, c.relname
 """
 COLUMNS = """
@@ -45,7 +48,7 @@ JOIN pg_class c ON c.oid = a.attrelid
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
 WHERE c.relkind IN ('r', 'p', 'f') AND c.relnamespace = ANY(%(schemas)s)
-  AND a.attnum > 0 AND NOT a.attisdropped
+  AND a.attnum > 0 AND NOT a.attisdropped AND (%(oids)s::oid[] IS NULL OR c.oid = ANY(%(oids)s::oid[]))
 ORDER BY a.attrelid, a.attnum
 """
 # Postgres 18 lists NOT NULL here too, which the columns say. A foreign key into a partitioned table is there
@@ -57,6 +60,7 @@ SELECT o.conrelid, o.conname, o.contype::text, pg_get_constraintdef(o.oid),
        CASE WHEN o.confrelid <> 0 THEN o.confrelid::regclass::text END
 FROM pg_constraint o
 WHERE o.conrelid <> 0 AND o.contype IN ('p', 'u', 'f', 'c', 'x') AND o.connamespace = ANY(%(schemas)s)
+  AND (%(oids)s::oid[] IS NULL OR o.conrelid = ANY(%(oids)s::oid[]))
   AND NOT EXISTS (SELECT FROM pg_constraint p WHERE p.oid = o.conparentid AND p.conrelid = o.conrelid)
 ORDER BY o.conrelid, position(o.contype::text in 'pufcx'), o.conname
 """
@@ -64,7 +68,7 @@ INDEXES = """
 SELECT i.indrelid, c.relname, i.indisunique, i.indisvalid, c.oid::regclass::text, quote_ident(c.relname),
        quote_ident(t.relname), pg_get_indexdef(i.indexrelid)
 FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid
-WHERE c.relnamespace = ANY(%(schemas)s)
+WHERE c.relnamespace = ANY(%(schemas)s) AND (%(oids)s::oid[] IS NULL OR t.oid = ANY(%(oids)s::oid[]))
   AND NOT EXISTS
       (SELECT FROM pg_constraint o WHERE o.conindid = i.indexrelid AND o.contype IN ('p', 'u', 'x'))
 ORDER BY i.indrelid, c.relname
@@ -272,10 +276,17 @@ def _arrow(change: Change) -> str:
 def snapshot(
     *app_labels: str, schemas: str | Sequence[str] | None = None, using: str = DEFAULT_DB_ALIAS
 ) -> Snapshot:
-    """Return the tables as the database has them, all that the role can see, or those of some apps.
+    """Return the tables as the database has them: columns, keys, indexes, rows.
 
-    ``schemas`` are Postgres' schemas to look into. A handful of queries, however many tables there are.
-    Raises SchemaError: no such app, no such schema.
+    All that the role can see, or those of some apps. ``schemas`` are Postgres' schemas to look into. One less
+    another is what has changed. A handful of queries, however many tables there are. Raises SchemaError: no
+    such app, no such schema.
+
+    Examples::
+
+        snapshot("catalog")
+        snapshot("catalog")["catalog_author"]
+        snapshot("catalog") - models_at("catalog", "0001")
     """
     found = read(connection_to(using), [schemas] if isinstance(schemas, str) else schemas)
     return only(found, *app_labels) if app_labels else found
@@ -293,8 +304,9 @@ def read(
     *,
     temporary: bool = False,
     counted: bool = True,
+    oids: Sequence[int] | None = None,
 ) -> Snapshot:
-    """Return a snapshot of the schemas, or of the connection's own temporary tables.
+    """Return a snapshot of the schemas, of some tables in them, or of the connection's own temporary tables.
 
     Without being ``counted`` all rows are Postgres' estimates.
     """
@@ -306,7 +318,7 @@ def read(
                 there = ", ".join(visible)
                 raise SchemaError(f"There is no schema {missing[0]!r} that this role sees: it sees {there}.")
             visible = {name: visible[name] for name in schemas}
-        params = {"schemas": list(visible.values())}
+        params = {"schemas": list(visible.values()), "oids": None if oids is None else list(oids)}
         columns: dict[int, dict[str, Column]] = {}
         cursor.execute(COLUMNS, params)
         for oid, name, type_, is_nullable, default, identity, generated, collation in cursor.fetchall():
@@ -370,9 +382,11 @@ def _counts(cursor: Any, found: list[tuple[Any, ...]]) -> dict[int, int]:
             waiting.append(f"SELECT {oid}, count(*) FROM {only}{sql_name}")
         else:
             counts[oid] = 0
-    for start in range(0, len(waiting), COUNTED_AT_ONCE):
-        cursor.execute(" UNION ALL ".join(waiting[start : start + COUNTED_AT_ONCE]))
-        counts.update(cursor.fetchall())
+    with Progress("Counting rows", len(waiting), unit="tables") as progress:
+        for start in range(0, len(waiting), COUNTED_AT_ONCE):
+            cursor.execute(" UNION ALL ".join(waiting[start : start + COUNTED_AT_ONCE]))
+            counts.update(cursor.fetchall())
+            progress.done = min(start + COUNTED_AT_ONCE, len(waiting))
     return counts
 
 

@@ -13,6 +13,7 @@ from django.db.migrations.questioner import MigrationQuestioner
 from django.db.migrations.state import ProjectState
 
 from workbench import evolved
+from workbench.progress import Progress
 from workbench.schema import sources
 from workbench.schema.errors import SchemaError
 from workbench.schema.history import History, Models, Point, connection_to, history_of
@@ -86,10 +87,21 @@ def _with_dittos(said: list[str]) -> list[str]:
 
 
 def states(app_label: str, *, using: str = DEFAULT_DB_ALIAS) -> States:
-    """Return an app's models, migration files, recorded history and tables, and where they disagree.
+    """Return an app's models, files, history and tables side by side, and where they disagree.
 
-    Tables of models and migrations are what Django makes of them on this server. Raises SchemaError.
+    Each disagreement comes with how to mend it. Tables of models and of migration files are what Django makes
+    of them on this server. Raises SchemaError.
+
+    Examples::
+
+        states("catalog")
+        states("catalog").disagreements
     """
+    with Progress(f"Comparing the four states of {app_label}"):
+        return _compared(app_label, using)
+
+
+def _compared(app_label: str, using: str) -> States:
     connection = connection_to(using)
     history = history_of(connection)
     history.check(app_label)

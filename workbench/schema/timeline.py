@@ -14,6 +14,7 @@ from django.db.migrations.state import ProjectState
 from django.utils import timezone
 
 from workbench import evolved
+from workbench.progress import Progress
 from workbench.schema.errors import SchemaError
 from workbench.schema.history import History, connection_to, history_of
 from workbench.show import WARNING, Code, Grid, Part, Row, Shown, Words
@@ -46,7 +47,7 @@ class Step(Shown):
         return Row([mark, self.name, when, ", ".join(self.operations), undone, origin])
 
     def _parts(self) -> Iterator[Part]:
-        yield Grid(self.app_label, [self._row()])
+        yield Grid(self.app_label, [self._row()], named_by=1)
         yield Code(self.sql, "postgres")
 
 
@@ -75,7 +76,7 @@ class Timeline(Shown):
         if not self.steps:
             yield Words(f"{self.app_label} has no migrations.")
             return
-        yield Grid(self.app_label, [step._row() for step in self.steps])
+        yield Grid(self.app_label, [step._row() for step in self.steps], named_by=1)
         for name in self.gone:
             yield Words(f"{name} is recorded as applied, and its file is gone.", WARNING)
         for step in self.steps:
@@ -83,19 +84,31 @@ class Timeline(Shown):
 
 
 def timeline(app_label: str, *, using: str = DEFAULT_DB_ALIAS) -> Timeline:
-    """Return an app's migrations, those applied and those to come. Raises SchemaError: no such app.
+    """Return an app's migrations, those applied and those to come.
 
-    The SQL is what sqlmigrate prints; what it must look up in the database, it looks up as that is now.
+    Each with when, its SQL, and whether it can be undone. The SQL is what sqlmigrate prints; what it must
+    look up in the database, it looks up as that is now. Raises SchemaError: no such app.
+
+    Examples::
+
+        timeline("catalog")
+        timeline("catalog")["0002"]
     """
     connection = connection_to(using)
     history = history_of(connection)
     history.check(app_label)
-    sql = dict(_sql(connection, history, app_label))
-    steps = tuple(_step(history, migration, sql[migration.name]) for migration in history.of(app_label))
+    migrations = history.of(app_label)
+    sql = {}
+    with Progress(f"Writing the SQL of {app_label}", len(migrations), unit="migrations") as progress:
+        for name, text in _sql(connection, history, app_label):
+            sql[name] = text
+            progress.done += 1
+    steps = tuple(step(history, migration, sql[migration.name]) for migration in migrations)
     return Timeline(app_label, steps, tuple(history.gone(app_label)))
 
 
-def _step(history: History, migration: Migration, sql: str) -> Step:
+def step(history: History, migration: Migration, sql: str = "") -> Step:
+    """Return what is known of a migration without asking the database anything more."""
     key = (migration.app_label, migration.name)
     when = history.recorded.get(key)
     if when is None and key in history.applied:

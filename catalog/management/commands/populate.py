@@ -8,6 +8,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.migrations.loader import MigrationLoader
 
 from catalog import examples
+from workbench.errors import command
 from workbench.frames import load
 
 AUTHORS = [
@@ -139,7 +140,9 @@ def models_now(database: str) -> tuple[Any, Any]:
         catalog = loader.project_state(applied).apps.get_app_config("catalog")
         return catalog.get_model("Author"), catalog.get_model("Book")
     except LookupError:
-        raise CommandError("The catalog has no tables in this database yet: run 'migrate' first.") from None
+        raise CommandError(
+            f"The catalog has no tables in this database yet: {command('migrate')} makes them."
+        ) from None
 
 
 def _count(number: int, noun: str) -> str:

@@ -16,7 +16,8 @@ from psycopg2 import OperationalError
 
 from workbench.connection import embedded
 from workbench.connection.failures import ConnectionFailed, delays, explain, passes
-from workbench.connection.sessions import holds_transaction
+from workbench.connection.sessions import Connection, holds_transaction
+from workbench.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self._find_branch()
         self.leads_to = address(self.settings_dict)
         params = super().get_connection_params()
+        params.setdefault("connection_factory", Connection)
         if home := self.settings_dict.get("EMBEDDED"):
             try:
                 params.update(embedded.lease(Path(home)).address())
@@ -103,22 +105,26 @@ class DatabaseWrapper(base.DatabaseWrapper):
             if cluster.is_supervised():
                 with contextlib.suppress(OperationalError):
                     return super().get_new_connection(params)
-            embedded.start(home)
+            is_new = not cluster.data.exists()
+            with Progress(f"{'Setting up' if is_new else 'Starting'} the embedded Postgres"):
+                embedded.start(home)
             params.update(cluster.address())
         except embedded.EmbeddedError as error:
             raise ConnectionFailed(str(error)) from None
         return super().get_new_connection(params)
 
     def _connect_patiently(self, params: dict[str, Any]) -> Any:
-        for delay in delays():
-            try:
-                return super().get_new_connection(params)
-            except OperationalError as error:
-                if not passes(error):
-                    raise
-                logger.info("Waking %s", params.get("host"))
-                time.sleep(delay)
-        return super().get_new_connection(params)
+        with Progress("Connecting") as progress:
+            for delay in delays():
+                try:
+                    return super().get_new_connection(params)
+                except OperationalError as error:
+                    if not passes(error):
+                        raise
+                    logger.info("Waking %s", params.get("host"))
+                    progress.now = "the server is not there yet"
+                    time.sleep(delay)
+            return super().get_new_connection(params)
 
 
 def address(settings: dict[str, Any]) -> tuple[Any, ...]:

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from django.conf import settings
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser, OutputWrapper
 from django.core.management.commands import migrate
 from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -15,8 +15,10 @@ from django.db.migrations.exceptions import IrreversibleError
 from django.db.models.signals import pre_migrate
 
 from workbench.connection import ConnectionFailed, Session, interrupt, where
+from workbench.connection.gauges import building
 from workbench.connection.turns import turn
 from workbench.errors import OneSentence
+from workbench.progress import Progress, lent, whole_lines
 from workbench.schema import losses
 from workbench.schema.executor import Executor, one_line
 from workbench.schema.patience import Patience, named
@@ -68,7 +70,10 @@ class Command(migrate.Command):
         interrupt.watch(connection)
         try:
             with (
-                turn(connection, patience=options["wait"], tell=self._say),
+                Progress("Migrating", unit="migrations") as self._progress,
+                building(self._progress, connection),
+                self._whole_lines(),
+                turn(connection, patience=options["wait"], tell=self._say_turn),
                 Patience(connection, options["lock_wait"], self._say_waiting),
             ):
                 return self._migrate(connection, args, options)
@@ -89,12 +94,14 @@ class Command(migrate.Command):
     def _migrate(
         self, connection: BaseDatabaseWrapper, args: tuple[Any, ...], options: dict[str, Any]
     ) -> str | None:
+        self._progress.now = ""
         is_prepared = False
 
         def prepare(*, plan: list[Any], using: str, **_: Any) -> None:
             nonlocal is_prepared
             if not is_prepared:
                 is_prepared = True
+                self._progress.total = len(plan)
                 self._go_on(connection, plan, options)
                 self._ask(plan, using, options)
 
@@ -136,7 +143,9 @@ class Command(migrate.Command):
             return
         question = f"This drops {', '.join(lost)} from {where(using)}."
         if options["interactive"] and sys.stdin is not None and sys.stdin.isatty():
-            if input(f"{question} Type 'yes' to go on: ").strip().lower() == "yes":
+            with lent():
+                answer = input(f"{question} Type 'yes' to go on: ")
+            if answer.strip().lower() == "yes":
                 return
             raise CommandError("Nothing was changed.")
         raise CommandError(
@@ -162,14 +171,41 @@ class Command(migrate.Command):
 
     def migration_progress_callback(self, action: str, migration: Any = None, fake: bool = False) -> None:
         super().migration_progress_callback(action, migration, fake)
-        self._is_in_line = self.verbosity > 0 and action in ("apply_start", "unapply_start")
+        is_start = action in ("apply_start", "unapply_start")
+        self._is_in_line = self.verbosity > 0 and is_start
+        if is_start:
+            self._progress.now = str(migration)
+        elif action in ("apply_success", "unapply_success"):
+            self._progress.done += 1
+
+    @contextmanager
+    def _whole_lines(self) -> Iterator[None]:
+        before = self.stdout, self.stderr
+        with whole_lines(self.stdout._out) as out, whole_lines(self.stderr._out) as error:
+            self.stdout, self.stderr = _onto(out, self.stdout), _onto(error, self.stderr)
+            try:
+                yield
+            finally:
+                self.stdout, self.stderr = before
 
     def _say_waiting(self, found: Sequence[Session]) -> None:
         if self._is_in_line:
             self.stdout.write(f" waits for {named(found)}...", ending="")
             self.stdout.flush()
+            self._progress.now += f", held up by {named(found)}"
         else:
             self._say(f"Waiting for {named(found)}.")
 
+    def _say_turn(self, text: str) -> None:
+        self._say(text)
+        self._progress.now = "waiting for its turn"
+
     def _say(self, text: str) -> None:
         self.stderr.write(text, self.style.WARNING)
+
+
+def _onto(stream: Any, before: OutputWrapper) -> OutputWrapper:
+    """Return what writes to a stream as a command did before."""
+    wrapper = OutputWrapper(stream)
+    wrapper.style_func = before.style_func
+    return wrapper

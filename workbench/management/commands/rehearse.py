@@ -7,6 +7,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS
 
+from workbench.branches import InUse
 from workbench.errors import OneSentence
 from workbench.schema import rehearse
 
@@ -32,6 +33,8 @@ class Command(BaseCommand):
     def handle(self, *args: Any, app_label: str | None, migration: str | None, **options: Any) -> None:
         try:
             seen = rehearse(app_label, migration, using=options["database"], end_sessions=options["end"])
+        except InUse as error:
+            raise CommandError(error.on_a_line) from None
         except OneSentence as error:
             raise CommandError(str(error)) from None
         if options["json"]:
