@@ -77,8 +77,9 @@ clean:
 
 .venv/lab.done: requirements.txt
 	$(if $(PYTHON),,$(error The workbench needs Python 3.11 or newer: install it, or run 'make PYTHON=/path/to/python'))
+	@printf 'Setting up .venv (about a minute and 800 MB; once)'
 	@$(PYTHON) -m venv .venv || { echo "Python's venv module is needed: on Debian and Ubuntu, 'apt install python3-venv'."; exit 1; }
-	$(call install,requirements.txt,Setting up .venv (about a minute; once))
+	$(call install,requirements.txt,)
 	@touch $@
 
 .venv/test.done: .venv/lab.done tests/requirements.txt

@@ -101,6 +101,7 @@ def dark(page: Page) -> Iterator[None]:
     """Switch to the dark theme, as a person does in the middle of a lesson."""
     choose(page, "Settings", "Theme", "JupyterLab Dark")
     expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "false")
+    expect(page.locator("#jupyterlab-splash")).to_have_count(0)
     yield
     choose(page, "Settings", "Theme", "JupyterLab Light")
     expect(page.locator("body")).to_have_attribute("data-jp-theme-light", "true")

@@ -74,8 +74,8 @@ def test_a_notebook_of_ones_own_is_listed_by_its_heading_or_its_name(project: Pa
     write(project, "2.ipynb", title="no heading")
     with override_settings(BASE_DIR=project):
         text = welcome(PAGE)
-    assert "| [Sales \\| 2026](my%20notes.ipynb) |  | not begun |" in text
-    assert "| [2](2.ipynb) |  | not begun |" in text
+    assert "| [Sales \\| 2026](my%20notes.ipynb) |  |  |" in text
+    assert "| [2](2.ipynb) |  |  |" in text
 
 
 def test_a_project_without_a_notebook_is_welcomed_too(tmp_path: Path) -> None:

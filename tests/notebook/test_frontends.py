@@ -131,7 +131,8 @@ def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[subproces
 @pytest.fixture(scope="module")
 def client(kernel: tuple[subprocess.Popen[bytes], Path]) -> Iterator[Client]:
     one = Client(kernel[1])
-    one.run("%manage migrate -v 0\nAuthor.objects.get_or_create(name='A')", **VS_CODE_CELL)
+    one.run("%manage migrate catalog zero --yes -v 0\n%manage migrate -v 0", **VS_CODE_CELL)
+    one.run("Author.objects.create(name='A')", **VS_CODE_CELL)
     yield one
     one.channels.stop_channels()
 

@@ -54,8 +54,9 @@ Reload this page in the browser to bring the last column up to date.
 """
 EMBEDDED = """\
 On **the embedded Postgres**, which comes with the workbench and starts with the first cell that needs it. Its
-rows are in the folder {home}. To work on a Postgres of your own, or on [Neon](https://neon.tech), copy
-`.env.example` to `.env`, paste its address there after `DATABASE_URL=`, and restart the kernel."""
+rows are in the folder {home}. To work on a Postgres of your own, or on [Neon](https://neon.tech), run
+`cp .env.example .env` in a terminal (*File*, *New*, *Terminal*), write its address into that file after
+`DATABASE_URL=`, and restart the kernel."""
 GIVEN = """\
 In the database **{database}** on **{server}**, as `DATABASE_URL` says. The first cell that needs it
 connects."""
@@ -84,7 +85,9 @@ class Lesson:
 def welcome(page: str) -> str:
     """Return the welcome page as Markdown; ``page`` is the address of the page beside the notebooks."""
     found = list(lessons(settings.BASE_DIR))
-    rows = [f"| [{_cell(each.title)}]({quote(each.name)}) | {each.about} | {each.state} |" for each in found]
+    rows = [
+        f"| [{_cell(each.title)}]({quote(each.name)}) | {each.about} | {_state(each)} |" for each in found
+    ]
     return TEXT.format(
         first=quote(found[0].name) if found else "",
         lessons="\n".join(rows),
@@ -136,6 +139,11 @@ def _title(cells: list[dict[str, Any]]) -> str:
 def _has_failed(cell: dict[str, Any]) -> bool:
     is_foreseen = "raises-exception" in cell["metadata"].get("tags", [])
     return not is_foreseen and any(output["output_type"] == "error" for output in cell.get("outputs", []))
+
+
+def _state(lesson: Lesson) -> str:
+    # A notebook of one's own is never done.
+    return lesson.state.replace(" ", "&nbsp;") if lesson.about else ""
 
 
 def _cell(text: str) -> str:

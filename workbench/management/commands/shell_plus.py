@@ -35,6 +35,7 @@ class Command(shell_plus.Command):
         def run() -> None:
             if not self.extra_args and (address := running(settings.BASE_DIR)):
                 self.stdout.write(f"A lab of this folder runs already:\nJupyterLab   {address}")
+                self.stdout.write("Control-C in its terminal stops it.")
                 return
             os.chdir(settings.BASE_DIR)  # shell_plus serves the folder it runs in.
             self.run_notebookapp(lab, options, history=False)
