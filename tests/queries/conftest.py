@@ -10,6 +10,7 @@ from django.db import connection
 from pytest_django import DjangoDbBlocker
 
 from tests.queries.shelves.models import TABLES, Cover, Novel, Publisher, Shelf, Tag, Writer
+from workbench.schema import history
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -24,6 +25,8 @@ def shelves(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterat
             editor.delete_model(model)
     apps.unset_installed_apps()
     ContentType.objects.clear_cache()
+    # It remembers which apps there were.
+    history._histories.clear()
 
 
 @pytest.fixture
