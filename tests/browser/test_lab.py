@@ -189,7 +189,8 @@ def test_the_welcome_page_says_how_far_a_lesson_is(page: Page, lab: Lab) -> None
     lesson.click()
     expect_idle(page)
     assert run_all(page) == []
-    choose(page, "File", "Save Notebook")
+    with page.expect_response(lambda answer: answer.request.method == "PUT" and "01_migrate" in answer.url):
+        choose(page, "File", "Save Notebook")
     expect(welcome(page, lab).get_by_role("row", name=re.compile("1. Migrate"))).to_contain_text("done")
 
 
