@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,11 +74,22 @@ def lab(project: Path) -> Iterator[Lab]:
         "WORKBENCH_ENV_FILE": os.devnull,
         "WORKBENCH_HOME": str(project / ".workbench"),
     }
+    with serving(["manage.py", "shell_plus", "--lab", "--", "--port=0"], project, ours, ADDRESS) as served:
+        yield served
+    left = psutil.wait_procs(_processes_of(project), timeout=20)[1]
+    assert not left, f"still running after the lab: {[process.cmdline() for process in left]}"
+
+
+@contextmanager
+def serving(
+    arguments: list[str], project: Path, ours: dict[str, str], pattern: re.Pattern[str]
+) -> Iterator[Lab]:
+    """Run a server of notebooks in the project, in an environment of its own, at the address it prints."""
     theirs = {"DISPLAY", "WAYLAND_DISPLAY", "DJANGO_SETTINGS_MODULE", *ADDRESSES}
-    log = project / ".workbench" / "lab.log"
+    log = Path(ours["WORKBENCH_HOME"], "server.log")
     with log.open("wb") as output:
         server = subprocess.Popen(
-            [sys.executable, "manage.py", "shell_plus", "--lab", "--", "--port=0"],
+            [sys.executable, *arguments],
             cwd=project,
             env={name: value for name, value in os.environ.items() if name not in theirs} | ours,
             stdin=subprocess.DEVNULL,
@@ -85,21 +97,19 @@ def lab(project: Path) -> Iterator[Lab]:
             stderr=output,
         )
     try:
-        yield Lab(_address(server, log), project)
+        yield Lab(_address(server, log, pattern), project)
     finally:
         server.terminate()
         server.wait(60)
-    left = psutil.wait_procs(_processes_of(project), timeout=20)[1]
-    assert not left, f"still running after the lab: {[process.cmdline() for process in left]}"
 
 
-def _address(server: subprocess.Popen[bytes], log: Path) -> str:
-    """Return the address that the lab prints."""
+def _address(server: subprocess.Popen[bytes], log: Path, pattern: re.Pattern[str]) -> str:
+    """Return the address that a server prints."""
     while server.poll() is None:
-        if printed := ADDRESS.search(log.read_text(encoding="utf-8")):
+        if printed := pattern.search(log.read_text(encoding="utf-8")):
             return printed.group()
         time.sleep(0.1)
-    raise AssertionError(f"The lab printed no address: {log.read_text(encoding='utf-8')}")
+    raise AssertionError(f"The server printed no address: {log.read_text(encoding='utf-8')}")
 
 
 def _processes_of(project: Path) -> list[psutil.Process]:

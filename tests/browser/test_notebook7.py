@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,7 +13,7 @@ import nbformat
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Lab
+from tests.browser.conftest import Lab, serving
 from tests.browser.test_lab import (
     COMPLAINT,
     HAS_RUN,
@@ -27,7 +24,6 @@ from tests.browser.test_lab import (
     foreseen,
     run,
 )
-from tests.throwaway import ADDRESSES
 from workbench.notebook.kernelspec import NAME, register
 
 pytestmark = pytest.mark.needs("chromium", "git")
@@ -49,26 +45,10 @@ def notebook(project: Path) -> Iterator[Lab]:
         "WORKBENCH_HOME": str(home),
         "WORKBENCH_PROGRESS": "1",
     }
-    theirs = {"DJANGO_SETTINGS_MODULE", *ADDRESSES}
-    log = home / "log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "notebook", "--no-browser", "--allow-root", "--port=0"],
-            cwd=project,
-            env={name: value for name, value in os.environ.items() if name not in theirs} | ours,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-        )
-    try:
-        while not (printed := ADDRESS.search(log.read_text(encoding="utf-8"))):
-            assert server.poll() is None, log.read_text(encoding="utf-8")
-            time.sleep(0.1)
-        yield Lab(printed.group(), project)
-    finally:
-        server.terminate()
-        server.wait(60)
-        shutil.rmtree(home / "share")
+    arguments = ["-m", "notebook", "--no-browser", "--allow-root", "--port=0"]
+    with serving(arguments, project, ours, ADDRESS) as served:
+        yield served
+    shutil.rmtree(home / "share")
 
 
 def open_notebook(page: Page, notebook: Lab, path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import sys
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakSet
 
@@ -118,6 +119,12 @@ def is_aside(connection: BaseDatabaseWrapper) -> bool:
     if getattr(connection, "is_aside", False) or connection.alias not in connections:
         return True
     return connections[connection.alias] is not connection
+
+
+def accompany(connection: BaseDatabaseWrapper, wrapper: Callable[..., Any]) -> None:
+    """Put an execute wrapper around what is asked on a connection, once, and never on a session beside."""
+    if not is_aside(connection) and wrapper not in connection.execute_wrappers:
+        connection.execute_wrappers.append(wrapper)
 
 
 def aside(entry: dict[str, Any], alias: str) -> BaseDatabaseWrapper:

@@ -10,7 +10,7 @@ from typing import Any
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from tornado.web import HTTPError
 
-from workbench.lab.welcome import FOLDER, NAME, described, is_as_it_came, welcome
+from workbench.lab.welcome import FOLDER, NAME, PATH, described, is_as_it_came, welcome
 
 
 class Contents(AsyncLargeFileManager):
@@ -55,7 +55,7 @@ class Contents(AsyncLargeFileManager):
         return folder == FOLDER and name in described(Path(self.root_dir))
 
     def _is_welcome(self, path: str) -> bool:
-        return path.strip("/") == f"{FOLDER}/{NAME}"
+        return path.strip("/") == PATH
 
     async def _welcome(self, content: bool, require_hash: bool) -> dict[str, Any]:
         now = datetime.now(UTC)
@@ -64,7 +64,7 @@ class Contents(AsyncLargeFileManager):
         text = await asyncio.to_thread(welcome, server.page_url) if content or require_hash else ""
         model = {
             "name": NAME,
-            "path": f"{FOLDER}/{NAME}",
+            "path": PATH,
             "type": "file",
             "mimetype": "text/markdown",
             "format": "text" if content else None,

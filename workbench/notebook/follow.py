@@ -20,7 +20,7 @@ from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INERROR
 
 from workbench.branches import moved
-from workbench.connection.sessions import is_aside
+from workbench.connection.sessions import accompany
 from workbench.notebook.display import short
 from workbench.notebook.request import is_cell
 from workbench.schema import sources
@@ -105,9 +105,7 @@ class Following:
             self._look(connections[using])
 
     def attach(self, connection: BaseDatabaseWrapper, **_: object) -> None:
-        # Not to sessions beside it, in which nothing of the person's is asked.
-        if not is_aside(connection) and self._around not in connection.execute_wrappers:
-            connection.execute_wrappers.append(self._around)
+        accompany(connection, self._around)
 
     def guard(self) -> None:
         """Let no query be made of a class that the database has moved away from."""

@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 
-from workbench.connection.sessions import Connection, is_as_new, is_aside
+from workbench.connection.sessions import Connection, accompany, is_as_new
 
 # After a cell. To connect anew takes milliseconds on this machine, and round trips with TLS elsewhere.
 NEAR_SECONDS = 10.0
@@ -55,9 +55,7 @@ class Idle:
         self._uses_raw = False
 
     def attach(self, connection: BaseDatabaseWrapper, **_: object) -> None:
-        # Not to sessions beside it, in which nothing of the person's is asked.
-        if not is_aside(connection) and self._watch not in connection.execute_wrappers:
-            connection.execute_wrappers.append(self._watch)
+        accompany(connection, self._watch)
 
     def begin(self, info: ExecutionInfo) -> None:
         """Before a cell: what is due is not any more."""

@@ -147,10 +147,11 @@ class WorkbenchMagics(Magics):
             %manage migrate catalog 0001
         """
         assert self.shell is not None
-        if nested.waits(self.shell, cell):
-            raise CellError(
-                "%%diff cannot wait for an await: take snapshot() before and after, and subtract."
-            )
+        nested.check(
+            self.shell,
+            cell,
+            "%%diff cannot wait for an await: take snapshot() before and after, and subtract.",
+        )
         app_labels = words(line)
         before = snapshot(*app_labels)
         result = nested.run(self.shell, cell)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
+from workbench.notebook.errors import CellError
+
 
 def run(shell: InteractiveShell, cell: str) -> ExecutionResult:
     """Run a cell in a cell; an error is in the result, and not shown yet."""
@@ -20,6 +22,7 @@ def run(shell: InteractiveShell, cell: str) -> ExecutionResult:
             setattr(shell, name, method)
 
 
-def waits(shell: InteractiveShell, cell: str) -> bool:
-    """Tell whether a cell has an await of its own, which no cell in a cell can wait for."""
-    return bool(shell.should_run_async(cell, transformed_cell=shell.transform_cell(cell)))
+def check(shell: InteractiveShell, cell: str, refusal: str) -> None:
+    """Refuse a cell that has an await of its own, for which no cell in a cell can wait. Raises CellError."""
+    if shell.should_run_async(cell, transformed_cell=shell.transform_cell(cell)):
+        raise CellError(refusal)

@@ -9,8 +9,8 @@ from IPython.core.magic import Magics, cell_magic, magics_class
 from IPython.display import display
 
 from workbench.notebook import nested
-from workbench.notebook.errors import CellError
 from workbench.notebook.line import Parser, words
+from workbench.notebook.request import content
 from workbench.queries.asked import SHOWN, Asked
 
 
@@ -40,13 +40,14 @@ class QueriesMagics(Magics):
         """
         assert self.shell is not None
         asked = _parser().parse_args(words(line))
-        if nested.waits(self.shell, cell):
-            raise CellError(
-                "%%queries cannot wait for an await: put 'with queries() as asked:' around it, and look at "
-                "asked."
-            )
+        nested.check(
+            self.shell,
+            cell,
+            "%%queries cannot wait for an await: put 'with queries() as asked:' around it, and look at "
+            "asked.",
+        )
         recorded = Asked(
-            plan=asked.plan or asked.analyze,
+            plan=asked.plan,
             analyze=asked.analyze,
             most=None if asked.all else SHOWN,
             slow=asked.slow / 1000,
@@ -60,8 +61,7 @@ class QueriesMagics(Magics):
 
 def _seen(shell: Any, cell: str) -> str:
     """Return the text of the whole cell as a person sees it, which ends with the one below the magic."""
-    get_parent = getattr(shell, "get_parent", None)
-    code = get_parent().get("content", {}).get("code", "") if get_parent else ""
+    code = content(shell).get("code", "")
     return code if code.rstrip().endswith(cell.rstrip()) else f"%%queries\n{cell}"
 
 

@@ -12,7 +12,7 @@ from django.db.models.query import REPR_OUTPUT_SIZE
 from IPython.core.interactiveshell import InteractiveShell
 
 from workbench.frames.query import names_of
-from workbench.notebook.tables import as_html
+from workbench.notebook.tables import as_html, print_text
 
 ALL = "A queryset: frame(...) reads it into a DataFrame."
 FIRST = "The first {} rows of a queryset: frame(...) reads all into a DataFrame."
@@ -50,11 +50,7 @@ class Preview:
         with suppress(Exception):
             self._read = Read(ref(queryset), [_columns(row, queryset.query) for row in rows])
         # Of one that was read before, the slice is a list.
-        text = repr(queryset if isinstance(first, list) else first)
-        for number, line in enumerate(text.splitlines()):
-            if number:
-                printer.break_()
-            printer.text(line)
+        print_text(repr(queryset if isinstance(first, list) else first), printer)
 
     def as_html(self, queryset: QuerySet[Any]) -> str | None:
         """Return the first rows as a table, None where they make none: then the text is all."""

@@ -17,9 +17,15 @@ def is_cell(shell: Any) -> bool:
     (``executeSilently`` in https://github.com/microsoft/vscode-jupyter). It is known by not being stored,
     though somebody is there to answer: nbval stores nothing either, and lets nobody answer.
     """
-    content = _parent(shell).get("content", {})
-    is_stored = content.get("store_history", True) or not content.get("allow_stdin", True)
-    return bool(is_stored and not content.get("silent"))
+    asked = content(shell)
+    is_stored = asked.get("store_history", True) or not asked.get("allow_stdin", True)
+    return bool(is_stored and not asked.get("silent"))
+
+
+def content(shell: Any) -> dict[str, Any]:
+    """Return what the request says that runs, as Jupyter's protocol has it; {} in a terminal."""
+    said: dict[str, Any] = _parent(shell).get("content", {})
+    return said
 
 
 def _parent(shell: Any) -> dict[str, Any]:

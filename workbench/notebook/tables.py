@@ -56,8 +56,13 @@ def as_html(data: Data) -> str | None:
 
 
 def _print(data: Data, printer: Any, cycle: bool) -> None:
-    """Print as pandas does, but half of a surrogate pair so that a kernel can send it."""
-    for number, line in enumerate(repr(data).encode(errors="backslashreplace").decode().splitlines()):
+    """Print as pandas does."""
+    print_text(repr(data), printer)
+
+
+def print_text(text: str, printer: Any) -> None:
+    """Print a text of some lines, half of a surrogate pair so that a kernel can send it."""
+    for number, line in enumerate(text.encode(errors="backslashreplace").decode().splitlines()):
         if number:
             printer.break_()
         printer.text(line)

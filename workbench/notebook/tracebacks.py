@@ -19,6 +19,7 @@ from pygments.token import Token
 from workbench.notebook.guesses import meant
 from workbench.notebook.misuse import misuse
 from workbench.notebook.persons import is_own, module
+from workbench.show import counted
 
 OWN, WHOLE = "Own", "Context"
 # So many of the person's own frames are shown.
@@ -93,7 +94,7 @@ class Tracebacks(AutoFormattedTB):
         return [*([self._said(hidden)] if hidden else []), *lines, *filter(None, [meant(evalue)])]
 
     def _said(self, hidden: int) -> str:
-        said = f"[... {hidden:,} frame{'' if hidden == 1 else 's'} not shown: %tb shows all]"
+        said = f"[... {counted(hidden, 'frame')} not shown: %tb shows all]"
         parts = [(Token, "    "), (Token.ExcName, said), (Token, "\n")]
         return theme_table[self._theme_name].format(parts)
 

@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from IPython.core.interactiveshell import InteractiveShell
 
 from workbench.connection.gauges import building
-from workbench.connection.sessions import is_aside
+from workbench.connection.sessions import accompany
 from workbench.progress import Progress, is_within
 
 # What may build an index, which Postgres tells the progress of.
@@ -27,9 +27,7 @@ def register(shell: InteractiveShell) -> None:
 
 
 def _attach(connection: BaseDatabaseWrapper, **_: object) -> None:
-    # Not to sessions beside it, in which nothing of the person's is asked.
-    if not is_aside(connection) and _wait not in connection.execute_wrappers:
-        connection.execute_wrappers.append(_wait)
+    accompany(connection, _wait)
 
 
 def _wait(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:

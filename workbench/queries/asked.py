@@ -53,7 +53,7 @@ def queries(*, plan: bool = False, analyze: bool = False) -> Asked:
         with queries(plan=True) as asked: Book.objects.count()
         asked
     """
-    return Asked(plan=plan or analyze, analyze=analyze)
+    return Asked(plan=plan, analyze=analyze)
 
 
 class Asked(Shown):
@@ -68,7 +68,7 @@ class Asked(Shown):
         slow: float = 0.0,
         cell: str = "",
     ) -> None:
-        self._plan = plan
+        self._plan = plan or analyze
         self._analyze = analyze
         self._most = most
         self._slow = slow
