@@ -61,7 +61,7 @@ STYLE = " ".join(
 .wb td details[open], .wb th details[open] { width: 40em; max-width: 70vw; white-space: pre-wrap; }
 .wb td summary, .wb th summary { white-space: nowrap; }
 .wb td details[open] > summary, .wb th details[open] > summary { width: 1em; overflow: hidden; }
-.wb pre { margin: .2em 0 .8em; overflow-x: auto; background: none; color: inherit; }
+.wb.wb pre { margin: .2em 0 .8em; overflow-x: auto; white-space: pre; background: none; color: inherit; }
 .wb p { margin: .2em 0 .6em; }
 .wb .k, .wb .kn, .wb .kc, .wb .kt { font-weight: bold;
     color: var(--jp-mirror-editor-keyword-color, inherit); }

@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 import httpx
+from django.conf import settings
 from jupyter_server.serverapp import ServerApp, list_running_servers
 from jupyter_server.utils import url_path_join
 from jupyterlab.labapp import LabApp
@@ -95,6 +96,8 @@ def _defaults() -> Config:
     config.LabApp.default_url = f"/lab/tree/{PATH}"
     config.LabApp.app_settings_dir = str(SETTINGS)
     config.LabApp.custom_css = True
+    # Which tabs are open: of this project, not of the last lab of this person.
+    config.LabApp.workspaces_dir = str(settings.WORKBENCH_HOME / "workspaces")
     config.ServerApp.contents_manager_class = Contents
     config.ServerApp.extra_services = ["workbench.page.jupyter"]
     config.ServerApp.kernel_spec_manager_class = KernelSpecs

@@ -37,7 +37,7 @@ DataFrame, and every migration shows what it really did.
 {lessons}
 
 Any lesson can be run alone, in any order, and again: its first cell brings the database to where it needs it.
-Reload this page in the browser to bring the last column up to date.
+Save a notebook, and reload this page in the browser, to bring the last column up to date.
 
 ## Where the database is
 
