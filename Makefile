@@ -1,6 +1,6 @@
 # make lab, make test, make lint: each sets up what it needs.
 
-.PHONY: lab test browser bench help kernel lint format lessons pins clean
+.PHONY: lab test browser faults bench help kernel lint format lessons pins audit clean
 .DEFAULT_GOAL := lab
 
 ifeq ($(OS),Windows_NT)
@@ -25,21 +25,27 @@ help:
 	@echo "make lab       opens JupyterLab on the lessons (ARGS=\"--port 9999\" is for Jupyter)"
 	@echo "make test      runs every test and every notebook (ARGS=\"tests/catalog -x\" runs a part)"
 	@echo "make browser   looks at the lab in Chromium, as a person does"
+	@echo "make faults    breaks servers, networks and kernels on purpose (ARGS=\"--only kernel\" is a part)"
 	@echo "make lint      checks the code, make format mends it"
 	@echo "make lessons   runs the lessons and saves their outputs"
 	@echo "make bench     measures"
 	@echo "make pins      compiles requirements.txt anew"
+	@echo "make audit     asks PyPI whether a pinned package is known to be unsafe"
 	@echo "make clean     removes .venv and what the tools keep; the database stays"
 
 lab: .venv/lab.done
 	@$(VENV) manage.py shell_plus --lab $(if $(ARGS),-- $(ARGS))
 
 test: .venv/test.done kernel
-	@$(VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile --ignore tests/browser $(ARGS)
+	@$(VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/browser $(ARGS)
 
 # The lab in Chromium, as a person sees it; pictures of it are kept in .workbench/screenshots.
 browser: .venv/test.done kernel
 	@$(VENV) -m pytest tests/browser $(ARGS)
+
+# What may go wrong, 500 times: takes about a quarter of an hour.
+faults: .venv/test.done kernel
+	@$(VENV) -m tests.faults $(ARGS)
 
 # frame, load and the schema beside their peers: takes about a quarter of an hour, and wants the machine
 # for itself.
@@ -54,6 +60,7 @@ lint: .venv/test.done
 	$(VENV) -m ruff check .
 	$(VENV) -m ruff format --check .
 	$(VENV) -m mypy
+	$(VENV) manage.py find_secrets
 
 format: .venv/test.done
 	$(VENV) -m ruff check --fix .
@@ -71,6 +78,14 @@ pins: .venv/lab.done
 		--constraint requirements.txt -o tests/requirements.txt
 	$(VENV) -m uv pip compile --quiet --upgrade --universal --no-header --no-annotate --group bench \
 		--constraint requirements.txt -o tests/benchmarks/requirements.txt
+	$(PIP) -r requirements.txt
+	$(VENV) -m tests.licences
+
+# It fails, too, where the network has no advisories: what was not looked at is not said to be safe.
+audit: .venv/lab.done
+	$(PIP) uv
+	$(VENV) -m uv tool run pip-audit@2.10.1 --strict --no-deps --disable-pip --progress-spinner off \
+		--requirement requirements.txt --requirement tests/requirements.txt
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -13,13 +13,13 @@ def main() -> None:
         from django.core.exceptions import ImproperlyConfigured
         from django.core.management import execute_from_command_line
 
-        from workbench.connection import ConnectionFailed
+        from workbench.errors import OneSentence
     except ImportError as error:
         _go_on_in(os.path.join(os.path.dirname(os.path.abspath(__file__)), ".venv"))
         sys.exit(f"{error}. Run 'make lab' once, or 'pip install -r requirements.txt'.")
     try:
         execute_from_command_line(sys.argv)
-    except (ConnectionFailed, ImproperlyConfigured) as error:
+    except (OneSentence, ImproperlyConfigured) as error:
         if "--traceback" in sys.argv:
             raise
         sys.exit(str(error))

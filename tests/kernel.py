@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,8 +42,7 @@ class Kernel:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._client.stop_channels()
-        self._manager.shutdown_kernel(now=False)
+        self.close()
 
     def run(
         self,
@@ -56,13 +56,25 @@ class Kernel:
         """Run a cell as nbval does, with nobody to answer questions, or ``attended`` as in a lab; interrupt
         it after some seconds.
         """
-        request = self._client.execute(cell, store_history=attended, allow_stdin=attended, silent=silent)
+        request = self.begin(cell, attended=attended, silent=silent)
         if interrupt_after is not None:
             time.sleep(interrupt_after)
-            self._manager.interrupt_kernel()
+            self.interrupt()
+        return self.finish(request, timeout=timeout)
+
+    def begin(self, cell: str, *, attended: bool = False, silent: bool = False) -> str:
+        """Let a cell run, and return what ``finish`` knows it by."""
+        request: str = self._client.execute(cell, store_history=attended, allow_stdin=attended, silent=silent)
+        return request
+
+    def finish(self, request: str, *, timeout: float = 60) -> Outcome:
+        """Wait until a cell ends, and return what it put out. Raises TimeoutError after some seconds, or
+        once the kernel is dead.
+        """
+        deadline = time.monotonic() + timeout
         outcome = Outcome()
         while True:
-            message: dict[str, Any] = self._client.get_iopub_msg(timeout=timeout)
+            message = self._message(deadline)
             if message["parent_header"].get("msg_id") != request:
                 continue
             content = message["content"]
@@ -79,3 +91,31 @@ class Kernel:
                     outcome.error = content["traceback"]
                 case "status" if content["execution_state"] == "idle":
                     return outcome
+
+    def _message(self, deadline: float) -> dict[str, Any]:
+        while time.monotonic() < deadline:
+            try:
+                message: dict[str, Any] = self._client.get_iopub_msg(timeout=1)
+                return message
+            except queue.Empty:
+                if not self.is_alive:
+                    raise TimeoutError("The kernel is dead.") from None
+        raise TimeoutError("The cell does not end.")
+
+    @property
+    def is_alive(self) -> bool:
+        alive: bool = self._manager.is_alive()
+        return alive
+
+    def interrupt(self) -> None:
+        self._manager.interrupt_kernel()
+
+    def kill(self) -> None:
+        """End the process at once, as ``kill -9`` does."""
+        self._client.stop_channels()
+        self._manager.shutdown_kernel(now=True)
+
+    def close(self) -> None:
+        """Shut the kernel down as a lab does; it may be dead already."""
+        self._client.stop_channels()
+        self._manager.shutdown_kernel(now=False)

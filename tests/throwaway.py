@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import Generator, Mapping
+from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -22,6 +24,8 @@ from psycopg2 import sql
 PROJECT = Path(__file__).parents[1]
 EXECUTED = PROJECT / ".workbench" / "executed"
 EVERYTHING = "WORKBENCH_TEST_EVERYTHING"
+# The files of few tests that take long.
+LONGEST = ("test_walk.py", "test_faults.py", "test_kills.py")
 
 ADDRESSES = ("DATABASE_URL", "DATABASE_URL_UNPOOLED", "DATABASE_URL_DIRECT", "POSTGRES_URL_NON_POOLING")
 NAME = f"workbench_test_{os.getpid()}"
@@ -44,7 +48,13 @@ if GIVEN:
     os.environ["WORKBENCH_YES"] = "1"
 for variable in (
     *("WORKBENCH_WEB", "WORKBENCH_BRANCH", "NEON_API_KEY", "NEON_PROJECT_ID", "NEON_API_URL"),
-    *("DJANGO_DEBUG", "DJANGO_SECRET_KEY", "DJANGO_ALLOWED_HOSTS"),
+    *(
+        "WORKBENCH_READ_ONLY",
+        "WORKBENCH_STATEMENT_TIMEOUT",
+        "WORKBENCH_ROLE",
+        "WORKBENCH_TRANSACTION_TIMEOUT",
+    ),
+    *("DJANGO_DEBUG", "DJANGO_SECRET_KEY", "DJANGO_ALLOWED_HOSTS", "DJANGO_HTTPS", "DJANGO_ADMIN"),
 ):
     os.environ.pop(variable, None)
 
@@ -100,6 +110,23 @@ def _on_given_server(statement: str, database: str = "") -> None:
     administrator.close()
 
 
+@cache
+def _hurry() -> None:
+    """Let the run's own server not wait for the disk: its data outlive its own end, not the machine's."""
+    from workbench.connection import embedded
+
+    if GIVEN:
+        return
+    embedded.start(HOME)
+    administrator = embedded.Cluster(HOME).connect()
+    administrator.autocommit = True
+    with administrator.cursor() as cursor:
+        for setting in ("fsync", "full_page_writes"):
+            cursor.execute(f"ALTER SYSTEM SET {setting} = off")
+        cursor.execute("SELECT pg_reload_conf()")
+    administrator.close()
+
+
 def _empty() -> None:
     """Leave nothing in the run's own database."""
     from workbench.connection import embedded
@@ -115,8 +142,19 @@ def _empty() -> None:
     administrator.close()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Among many processes begin with the files of the longest tests, and then with those of the most.
+
+    A file is one process' work: none is to be alone at it when the others have nothing left.
+    """
+    if hasattr(config, "workerinput"):
+        counts = Counter(item.path for item in items)
+        items.sort(key=lambda item: (item.path.name not in LONGEST, -counts[item.path], item.path))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Give a notebook an empty database; skip a test whose programs are missing, unless nothing may be."""
+    _hurry()
     if isinstance(item, IPyNbCell) and item.cell_num == 0:
         _empty()  # What ran before may be anything: tests are distributed over processes.
     missing = [

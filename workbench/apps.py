@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 
@@ -8,9 +9,11 @@ class WorkbenchConfig(AppConfig):
     name = "workbench"
 
     def ready(self) -> None:
-        from workbench import evolved
+        from workbench import evolved, redaction
         from workbench.connection.backend import base
 
+        redaction.remember_settings(settings)
+        redaction.redact_logs()
         evolved.install()
         base.find_branch = _find_branch
 

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from workbench.show import printable
 
 # What a person can type differs between a kernel and a terminal. The notebook's extension sets it.
 is_in_kernel = False
+# Tells in lines where in the person's own code an error was met. The notebook's extension sets it.
+places: Callable[[BaseException], list[str]] | None = None
 
 
 class OneSentence(Exception):
-    """IPython shows what it says, and its notes, without a traceback."""
+    """IPython shows what it says, and its notes, without a traceback.
+
+    Names in it may be anybody's: what a terminal would obey is spelled out.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
     def _render_traceback_(self) -> list[str]:
         return [str(self), *getattr(self, "__notes__", ())]

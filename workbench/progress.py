@@ -16,6 +16,7 @@ from typing import Any, Self
 from django.conf import settings
 
 from workbench import words
+from workbench.show import printable
 
 SECONDS_BEFORE_SHOWN = 1.0
 SECONDS_BETWEEN = 0.25
@@ -215,7 +216,7 @@ class _Line:
 
 
 def _fitting(progress: Progress, columns: int) -> str:
-    line, share = str(progress), progress.share
+    line, share = printable(str(progress)), progress.share
     if share is not None and len(line) + BAR_LETTERS + 3 <= columns:
         full = round(share * BAR_LETTERS)
         return f"[{'#' * full}{'.' * (BAR_LETTERS - full)}] {line}"

@@ -130,7 +130,7 @@ class Shown:
 
     def __repr__(self) -> str:
         parts = [part for part in self._parts() if not (isinstance(part, Code) and part.is_folded)]
-        return "\n\n".join(map(_plain, parts))
+        return printable("\n\n".join(map(_plain, parts)))
 
     def _repr_html_(self) -> str:
         return dressed("\n".join(map(_html, self._parts())))
@@ -176,6 +176,16 @@ def visible(text: str) -> str:
     return UNSEEN.sub(_named, escape(text, quote=False))
 
 
+def printable(text: str) -> str:
+    """Return a text in which nothing is invisible: a name in a database may hold what a terminal obeys.
+
+    Example::
+
+        printable("a\\x1b[31mb")  # 'a\\\\x1b[31mb'
+    """
+    return UNSEEN.sub(_escaped, text)
+
+
 def counted(number: int, what: str) -> str:
     """Say how many there are.
 
@@ -187,8 +197,12 @@ def counted(number: int, what: str) -> str:
 
 
 def _named(match: re.Match[str]) -> str:
+    return f"<i>{_escaped(match)}</i>"
+
+
+def _escaped(match: re.Match[str]) -> str:
     code = ord(match.group())
-    return f"<i>\\{f'x{code:02x}' if code < 256 else f'u{code:04x}' if code < 65536 else f'U{code:08x}'}</i>"
+    return f"\\{f'x{code:02x}' if code < 256 else f'u{code:04x}' if code < 65536 else f'U{code:08x}'}"
 
 
 def _plain(part: Part) -> str:

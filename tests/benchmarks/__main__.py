@@ -1,5 +1,6 @@
 """``python -m tests.benchmarks [--rounds 5] [--only books] [--save]``: frame and load beside their peers,
-looks at a schema beside Django's and Postgres' own, the lab and its kernel beside bare ones.
+looks at a schema beside Django's and Postgres' own, the lab and its kernel beside bare ones, the JSON views
+beside the guide's, and a class of kernels.
 
 Every method runs in a process of its own, the methods of a work in turn, round after round. Figures are
 medians, and a ratio is that of two methods in the same round. With ``--save`` the picture and the figures in
@@ -21,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from tests.benchmarks import cells, lab
+from tests.benchmarks import cells, kernels, lab, web
 from tests.benchmarks.server import Server, server
 from tests.throwaway import PROJECT, environment
 
@@ -50,6 +51,8 @@ class Work:
     title: str
     methods: Sequence[str]
     transport: str = "tcp"
+    # What takes long enough for a figure by itself.
+    most_rounds: int = 1000
 
     @property
     def key(self) -> str:
@@ -80,6 +83,15 @@ def beyond(
     return lambda figures: [
         times * (one[figure] - two[figure]) for one, two in zip(figures[method], figures[other], strict=True)
     ]
+
+
+def figure(method: str, *names: str) -> Callable[[Figures], list[float]]:
+    return lambda figures: [sum(one[name] for name in names) for one in figures[method]]
+
+
+def within(method: str, first: str, last: str) -> Callable[[Figures], list[float]]:
+    """Return by how many millions a figure grew."""
+    return lambda figures: [(one[last] - one[first]) / 1e6 for one in figures[method]]
 
 
 WORKS = [
@@ -121,6 +133,14 @@ WORKS = [
     Work("lab-ready", "from the command to the lab's page", ["make lab", "jupyter lab"]),
     Work("lab-kernel", "a kernel, to its first cell, Django set up", ["workbench", "python3"]),
     Work("lab-query", "the same, to its first query", ["workbench", "python3"]),
+    Work(
+        "web-authors",
+        "pages of 100 of 100,000 authors, 200 connections",
+        ["workbench", "guide, a page", "guide"],
+        most_rounds=1,
+    ),
+    Work("web-books", "the books of an author, 200 connections", ["workbench", "guide"], most_rounds=1),
+    Work("kernels-30", "30 kernels, four lessons each", ["create", "told"], most_rounds=1),
 ]
 
 TARGETS = [
@@ -259,6 +279,29 @@ TARGETS = [
     Target(
         "until its first query: longer by", "lab-query (tcp)", beyond("workbench", "python3"), 0.5, unit="s"
     ),
+    *(
+        target
+        for key, title, peer in (
+            ("web-authors (tcp)", "pages of authors", "guide, a page"),
+            ("web-books (tcp)", "books of an author", "guide"),
+        )
+        for target in (
+            Target(f"{title}: requests that failed", key, figure("workbench", *web.FAILURES), 0, unit=""),
+            Target(f"{title}: sessions of the database", key, figure("workbench", "sessions"), 16, unit=""),
+            Target(f"{title}: memory grows by", key, within("workbench", "half", "after"), 2, unit="MB"),
+            Target(f"{title}: against the guide's, time", key, ratio("workbench", peer), 1),
+        )
+    ),
+    *(
+        Target(
+            f"30 kernels, {method}: cells that failed",
+            "kernels-30 (tcp)",
+            figure(method, "failed"),
+            0,
+            unit="",
+        )
+        for method in ("create", "told")
+    ),
 ]
 
 
@@ -273,6 +316,10 @@ def measure(found: Server, work: Work, method: str) -> dict[str, float]:
         return cells.measure(found, work.name, method)
     if work.name.startswith("lab-"):
         return lab.measure(found, work.name, method)
+    if work.name.startswith("web-"):
+        return web.measure(found, work.name, method)
+    if work.name.startswith("kernels-"):
+        return kernels.measure(work.name, method)
     variables = environment(
         {
             "DATABASE_URL": found.url(work.transport),
@@ -294,7 +341,7 @@ def run(works: Sequence[Work], rounds: int) -> dict[str, Figures]:
     figures: dict[str, Figures] = {work.key: defaultdict(list) for work in works}
     with server() as found:
         for work in works:
-            for _ in range(rounds):
+            for _ in range(min(rounds, work.most_rounds)):
                 for method in work.methods:
                     figures[work.key][method].append(measure(found, work, method))
             print(f"  {work.title}", file=sys.stderr)
@@ -323,7 +370,7 @@ def table(figures: dict[str, Figures]) -> str:
                 f"| {target.title} | {word} {target.bound:g} {target.unit} "
                 f"| {middle:.2f} ({min(values):.2f}-{max(values):.2f}) | {'kept' if is_kept else 'MISSED'} |"
             )
-    return "\n".join([*lines, "", *growth(figures)])
+    return "\n".join([*lines, "", *growth(figures), *crowds(figures)])
 
 
 def growth(figures: dict[str, Figures]) -> list[str]:
@@ -338,6 +385,17 @@ def growth(figures: dict[str, Figures]) -> list[str]:
             held = median(one["beyond"] for one in found) / 1e6
             lines.append(f"{found[0]['rows']:>12,.0f} rows in chunks of 100,000: {held:.0f} MB held at most")
     return lines
+
+
+def crowds(figures: dict[str, Figures]) -> list[str]:
+    """Say what many clients met, and what many kernels took."""
+    return [
+        f"{key.partition(' ')[0]}, {method}: {part.said(found[0])}"
+        for start, part in (("web-", web), ("kernels-", kernels))
+        for key, methods in figures.items()
+        if key.startswith(start)
+        for method, found in methods.items()
+    ]
 
 
 def picture(figures: dict[str, Figures], path: Path) -> None:

@@ -24,6 +24,7 @@ from workbench.branches.claims import claimed, session
 from workbench.branches.errors import BranchError
 from workbench.branches.kind import EMPTY, Branch
 from workbench.branches.neon import Neon
+from workbench.redaction import MASK, redacted
 
 TABLES = """
 CREATE TABLE note (id serial PRIMARY KEY, text text);
@@ -106,6 +107,8 @@ def settings(neon: Neon, place: Place) -> None:
     entry = neon.settings(BRANCH)
     assert entry["HOST"].startswith("ep-stable-")
     assert entry["PASSWORD"] == place.passwords[STABLE]
+    # It is new, and known from now on.
+    assert redacted(f"{place.passwords[STABLE]}, {entry}") == f"{MASK}, {entry}"
     assert rows(entry, "SELECT * FROM note") == NOTES
 
 

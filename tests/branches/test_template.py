@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -136,6 +137,29 @@ def test_who_comes_back_at_once_is_ended_again(place: Place, root: str) -> None:
     create("new", using=ALIAS, end_sessions=True)
     stop.set()
     thread.join()
+    assert names() == ["new"]
+
+
+def test_among_notebooks_that_come_and_go_a_branch_is_made_and_none_is_ended(place: Place, root: str) -> None:
+    stop = threading.Event()
+
+    def work(number: int) -> None:
+        """Be connected nearly always, as somebody who runs a cell now and then."""
+        while not stop.is_set():
+            with other_session(root, application_name=f"workbench: {number}.ipynb") as theirs:
+                for _ in range(2):
+                    theirs.cursor().execute("SELECT 1")
+                    theirs.rollback()
+                    stop.wait(0.2 + number / 10)
+
+    with ThreadPoolExecutor(3) as pool:
+        working = [pool.submit(work, number) for number in range(3)]
+        try:
+            create("new", using=ALIAS)
+        finally:
+            stop.set()
+        for each in working:
+            each.result()
     assert names() == ["new"]
 
 
@@ -332,7 +356,8 @@ print([each.name for each in branches()])
         embedded.stop(home)
     crash, removed, listed = done.stdout.splitlines()
     assert re.fullmatch(
-        r"The server went away \(.*\): try again when it is back\. What is half done goes then\.",
+        r"(The connection to Postgres was lost|Postgres ended this session).*\. Try again when the server is "
+        r"back: what is half done goes then\.",
         crash,
     )
     assert (removed, listed) == ("['a branch half made']", "['main']")

@@ -39,11 +39,37 @@ PASSWORD = 'npg_@/:#%? "é'
 ADMINISTRATOR = "cloud_admin"
 
 
+class Process:
+    """A server that can be stopped and started again."""
+
+    def __init__(self, command: list[Any], log: Path, user: dict[str, Any]) -> None:
+        self._command, self._log, self._user = command, log, user
+        self._running: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("a") as output:
+            self._running = subprocess.Popen(
+                self._command, cwd="/", stdout=output, stderr=output, **self._user
+            )
+
+    def stop(self, number: int) -> None:
+        """Send the signal, and wait for the end."""
+        if self._running is not None:
+            self._running.send_signal(number)
+            self._running.wait(timeout=30)
+
+    @property
+    def pid(self) -> int:
+        assert self._running is not None
+        return self._running.pid
+
+
 @dataclass(frozen=True)
 class Neon:
     folder: Path
     port: int
     library: Path
+    postgres: Process
 
     @property
     def certificate(self) -> Path:
@@ -77,6 +103,10 @@ class Neon:
         lines = (self.folder / "pgbouncer.log").read_text().splitlines()
         return [line for line in lines if "login attempt" in line and f"user={ROLE} " in line]
 
+    def connect(self) -> Any:
+        """Return a connection of the administrator's at the direct address, or raise OperationalError."""
+        return _connect_now(self.port, HOSTS[DIRECT], DATABASE)
+
     def ask(self, query: str) -> Any:
         """Return the first row of what the administrator sees on the direct address."""
         connection = _connect(self.port, HOSTS[DIRECT], DATABASE)
@@ -93,16 +123,22 @@ def neon() -> Iterator[Neon]:
     with ExitStack() as stack:
         # Short, as a socket's path must be, and open to the user who runs the servers.
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="workbench-neon-", dir="/tmp")))
-        stand_in = Neon(folder, _free_port(), library)
-        _write_files(stand_in)
+        port = _free_port()
+        _write_files(folder, port)
         user = _unprivileged(folder)
         options = f"--username={ADMINISTRATOR} --pwfile={folder}/password --locale=C.UTF-8 --no-sync"
         _run([postgres.with_name("initdb"), "-D", folder / "data", *options.split()], user)
         server = [postgres, "-D", folder / "data", "-c", f"config_file={folder}/postgresql.conf"]
-        stack.enter_context(_running(server, folder / "postgres.log", user))
+        running = Process(server, folder / "postgres.log", user)
+        running.start()
+        # At once, whoever is connected.
+        stack.callback(running.stop, signal.SIGINT)
+        stand_in = Neon(folder, port, library, running)
         _prepare(stand_in)
-        pgbouncer = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-        stack.enter_context(_running([pgbouncer, folder / "pgbouncer.ini"], folder / "pgbouncer.out", user))
+        path = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
+        pgbouncer = Process([path, folder / "pgbouncer.ini"], folder / "pgbouncer.out", user)
+        pgbouncer.start()
+        stack.callback(pgbouncer.stop, signal.SIGTERM)
         _connect(stand_in.port, HOSTS[POOLED], "pgbouncer").close()
         yield stand_in
 
@@ -135,8 +171,7 @@ def _free_port() -> int:
             return port
 
 
-def _write_files(stand_in: Neon) -> None:
-    folder, port = stand_in.folder, stand_in.port
+def _write_files(folder: Path, port: int) -> None:
     names = ",".join(f"DNS:{host}" for host in HOSTS)
     # fmt: off
     _run([
@@ -203,18 +238,6 @@ def _run(command: list[Any], user: dict[str, Any] | None = None) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@contextmanager
-def _running(command: list[Any], log: Path, user: dict[str, Any]) -> Iterator[None]:
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd="/", stdout=output, stderr=output, **user)
-    try:
-        yield
-    finally:
-        # For both servers: at once, whoever is connected.
-        process.send_signal(signal.SIGINT if "postgres" in str(command[0]) else signal.SIGTERM)
-        process.wait(timeout=30)
-
-
 def _prepare(stand_in: Neon) -> None:
     """Make the role, with the rights of Neon's: it may create databases, but is no superuser."""
     connection = _connect(stand_in.port, HOSTS[DIRECT], "postgres")
@@ -228,18 +251,16 @@ def _connect(port: int, address: str, name: str) -> Any:
     deadline = time.monotonic() + 20
     while True:
         try:
-            connection = psycopg2.connect(
-                host=address,
-                port=port,
-                dbname=name,
-                user=ADMINISTRATOR,
-                password=PASSWORD,
-                sslmode="require",
-            )
+            return _connect_now(port, address, name)
         except psycopg2.OperationalError:
             if time.monotonic() > deadline:
                 raise
             time.sleep(0.05)
-        else:
-            connection.autocommit = True
-            return connection
+
+
+def _connect_now(port: int, address: str, name: str) -> Any:
+    connection = psycopg2.connect(
+        host=address, port=port, dbname=name, user=ADMINISTRATOR, password=PASSWORD, sslmode="require"
+    )
+    connection.autocommit = True
+    return connection

@@ -21,6 +21,7 @@ from pytest_django import DjangoDbBlocker
 
 from tests.throwaway import HOME
 from workbench.connection import ConnectionFailed, database, embedded, failures
+from workbench.connection.sessions import aside
 
 CLOSED = ""
 ASLEEP = "Couldn't connect to compute node"
@@ -43,6 +44,7 @@ DISABLED = "The endpoint has been disabled. Enable it using Neon API and retry."
 NO_QUOTA = (
     "Your account or project has exceeded the compute time quota. Upgrade your plan to increase limits."
 )
+UNCLEAR = "The endpoint is temporarily unavailable. Check your quotas and/or contact our support."
 TOO_MANY_ACTIVE = "You have exceeded the limit of concurrently active endpoints. Please suspend one."
 
 PARAMS = {"host": "db.example.com", "port": 5432, "dbname": "shop", "user": "alex", "password": "s3cret"}
@@ -78,6 +80,7 @@ SAID = {
     PLACE + "channel binding is required, but server did not offer it\n": "offers no channel binding",
     PLACE + "SSL error: certificate verify failed\n": "certificate of db.example.com:5432 cannot be verified",
     PLACE + 'server certificate for "x" does not match host name "y"\n': "cannot be verified",
+    PLACE + CUT: "ended the connection before it was made",
     PLACE + "timeout expired\n": "did not answer in time",
     PLACE + "FATAL:  the moon is full\nDETAIL:  It is.\n": "did not let us in. It says: the moon is full",
 }
@@ -233,16 +236,62 @@ def test_a_statement_is_never_replayed(connection: BaseDatabaseWrapper, doorman:
     # A sequence counts whatever ran, even in a transaction that was rolled back.
     ask(connection, "CREATE SEQUENCE executions")
     doorman.cuts_at_reply = True
-    with pytest.raises(OperationalError, match="server closed the connection unexpectedly"):
+    with pytest.raises(OperationalError, match="not known whether this statement was kept"):
         ask(connection, "SELECT nextval('executions')")
     doorman.cuts_at_reply = False
-    with pytest.raises(InterfaceError, match="connection already closed"):
+    with pytest.raises(InterfaceError, match="The session of this connection has ended"):
         ask(connection, "SELECT 42")
     assert doorman.visits == 1
     close_old_connections()
     assert ask(connection, "SELECT last_value FROM executions") == (1,)
     assert doorman.visits == 2
     ask(connection, "DROP SEQUENCE executions")
+
+
+REFUSES_SETTINGS = "unsupported startup parameter in options: lock_timeout"
+
+
+def test_a_session_begins_with_its_settings_and_those_of_the_person_win(
+    connection: BaseDatabaseWrapper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PGOPTIONS", raising=False)
+    note = r"it's a \ and a  space"
+    connection.settings_dict["SESSION"] = {"app.note": note, "lock_timeout": "5s", "work_mem": "1MB"}
+    connection.settings_dict["OPTIONS"]["options"] = "-c lock_timeout=7s"
+    settings = "SELECT current_setting('app.note'), current_setting('lock_timeout')"
+    assert ask(connection, settings) == (note, "7s")
+    connection.close()
+    del connection.settings_dict["OPTIONS"]["options"]
+    monkeypatch.setenv("PGOPTIONS", "-c lock_timeout=8s")
+    assert ask(connection, f"{settings}, current_setting('work_mem')") == (note, "8s", "1MB")
+
+
+def test_only_a_session_beside_may_leave_a_transaction_idle(connection: BaseDatabaseWrapper) -> None:
+    limits = {"idle_in_transaction_session_timeout": "1min", "lock_timeout": "5s"}
+    connection.settings_dict["SESSION"] = limits
+    beside = aside(connection.settings_dict, "default")
+    shown = "SELECT current_setting('idle_in_transaction_session_timeout'), current_setting('lock_timeout')"
+    assert (ask(beside, shown), ask(connection, shown)) == (("0", "5s"), ("1min", "5s"))
+    beside.close()
+
+
+def test_a_pooler_gets_no_settings(connection: BaseDatabaseWrapper, doorman: Doorman) -> None:
+    connection.settings_dict["SESSION"] = {"lock_timeout": "5s"}
+    doorman.refusals = [REFUSES_SETTINGS]
+    assert ask(connection, "SHOW lock_timeout") == ("0",)
+    connection.close()
+    connection.settings_dict["DISABLE_SERVER_SIDE_CURSORS"] = True
+    assert ask(connection, "SHOW lock_timeout") == ("0",)
+    assert doorman.visits == 3
+
+
+def test_a_pooler_that_refuses_what_makes_a_session_read_only_is_not_used(
+    connection: BaseDatabaseWrapper, doorman: Doorman
+) -> None:
+    connection.settings_dict |= {"SESSION": {"default_transaction_read_only": "on"}, "READ_ONLY": True}
+    doorman.refusals = [REFUSES_SETTINGS]
+    with pytest.raises(ConnectionFailed, match="name the direct address"):
+        ask(connection, "SELECT 42")
 
 
 @pytest.mark.parametrize(("text", "told"), SAID.items())
@@ -263,6 +312,22 @@ def test_every_remedy_is_reached_by_a_text() -> None:
 @pytest.mark.parametrize("text", PASSING)
 def test_what_passes_by_itself_is_tried_again(text: str) -> None:
     assert failures.passes(OperationalError(PLACE + text))
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "seconds", "passes"),
+    [
+        ("Connection refused", "db.example.com", 1.0, True),
+        ("Connection refused", "db.example.com", 3.0, False),
+        ("Connection refused", "ep-cool-darkness-123456.us-east-2.aws.neon.tech", 6.0, True),
+        (f"ERROR:  {UNCLEAR}", "ep-cool-darkness-123456.us-east-2.aws.neon.tech", 1.0, True),
+        (f"ERROR:  {UNCLEAR}", "ep-cool-darkness-123456.us-east-2.aws.neon.tech", 3.0, False),
+    ],
+)
+def test_nobody_there_is_waited_for_as_long_as_a_restart_takes_and_neons_wake(
+    text: str, host: str, seconds: float, passes: bool
+) -> None:
+    assert failures.passes(OperationalError(PLACE + text), host, seconds) is passes
 
 
 @given(

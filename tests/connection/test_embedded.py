@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import stat
@@ -22,9 +23,15 @@ import psycopg2
 import pytest
 
 from tests.conftest import Manage
+from tests.connection.damages import DAMAGES, Damage, typed
+from tests.throwaway import EVERYTHING as EVERYTHING_VARIABLE
 from tests.throwaway import PROJECT
 from workbench.connection import embedded
 from workbench.connection.embedded import DATABASE, MAJOR, Cluster
+from workbench.connection.supervisor import Owner, binary
+
+EVERYTHING = os.environ.get(EVERYTHING_VARIABLE)
+MUCH = "SELECT repeat('x', 1000) FROM generate_series(1, 100000)"
 
 # An ordinary user that every system has.
 SOMEONE = "daemon"
@@ -125,7 +132,7 @@ def temporary_home() -> Iterator[Path]:
             cluster = Cluster(lock.parent)
             pull_the_plug(cluster.home)
             shutil.rmtree(cluster.socket_folder, ignore_errors=True)
-            if cluster.data.is_symlink():
+            if cluster.data.is_symlink() and cluster.data.exists():
                 shutil.rmtree(cluster.data.resolve().parent)
         shutil.rmtree(parent)
 
@@ -453,11 +460,213 @@ def test_broken_data_is_one_sentence_that_names_the_log_and_comes_at_once(
     (data / "global" / "pg_control").unlink()
     began = time.monotonic()
     sentence = said(user())
-    assert "did not start" in sentence
+    assert sentence.startswith(f"The data in {data} are damaged (could not open file")
     assert "pg_control" in sentence
+    assert "division" not in sentence
     assert str(Cluster(home).log) in sentence
     assert time.monotonic() - began < 15
     assert eventually(lambda: not supervisors(home))
+
+
+@pytest.mark.parametrize("damage", [each.parameter for each in DAMAGES if each.is_usual or EVERYTHING])
+def test_damaged_data_are_left_as_they_are_and_the_sentence_tells_what_mends_them(
+    home: Path, data: Path, user: User, damage: Damage
+) -> None:
+    """The fault suite tries every one of them."""
+    damage.happen(data)
+    there = [*data.rglob("*")]
+    sentence = said(user())
+    assert re.search(damage.said, sentence), sentence
+    assert re.search(r"[\w)]: \w.*\.$", sentence), "It has a remedy"
+    assert eventually(lambda: not supervisors(home) + postmasters(home))
+    # What Postgres makes anew at each start.
+    lost = [path for path in there if not path.exists() and "pg_stat" not in path.parts]
+    assert [path for path in lost if path.name != "pg_internal.init"] == []
+    if damage.mend:
+        damage.mend(data, sentence)
+        assert int(said(user()))
+        assert ask(home, "SELECT 1") == 1
+
+
+def other_version(home: Path) -> str:
+    folder = home / "postgres-16"
+    folder.mkdir(parents=True)
+    (folder / "PG_VERSION").write_text("16\n")
+    return f"{folder} holds data of Postgres 16, which Postgres {MAJOR} cannot read: to carry them over, "
+
+
+def a_file(home: Path) -> str:
+    home.write_text("mine")
+    return f"{home} is a file, and should be the folder of the embedded Postgres: move it away"
+
+
+def a_link_to_nowhere(home: Path) -> str:
+    home.symlink_to(home.with_name("unplugged"))
+    return f"{home} leads to {home.with_name('unplugged')}, which is not there: bring that back"
+
+
+def data_that_lead_to_nowhere(home: Path) -> str:
+    home.mkdir()
+    Cluster(home).data.symlink_to(home / "unplugged")
+    return f"{Cluster(home).data} leads to {home / 'unplugged'}, which is not there: bring that back"
+
+
+@pytest.mark.parametrize("make", [other_version, a_file, a_link_to_nowhere, data_that_lead_to_nowhere])
+def test_what_is_there_instead_of_data_is_told_by_every_door_and_kept(
+    home: Path, user: User, manage: Manage, make: Callable[[Path], str]
+) -> None:
+    sentence = make(home)
+    there = sorted(home.parent.rglob("*"))
+    assert said(user()).startswith(sentence)
+    done = manage("migrate", WORKBENCH_HOME=str(home), DATABASE_URL="")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(sentence)
+    with pytest.raises(embedded.EmbeddedError, match=f"^{re.escape(sentence)}"):
+        embedded.status(home)
+    assert not embedded.stop(home)
+    locks = {home / "users.lock", home / "supervisor.lock"}
+    assert sorted({*home.parent.rglob("*")} - locks) == there
+
+
+def test_a_home_that_was_deleted_and_made_anew_while_it_was_used_has_a_server_of_its_own(
+    home: Path, user: User
+) -> None:
+    first = user(DJANGO)
+    assert answer(first, "CREATE TABLE before (row int)") == "done"
+    (old,) = postmasters(home)
+    shutil.rmtree(home)
+    second = user()
+    assert int(said(second)) != old.pid
+    leave(first)
+    assert eventually(lambda: not is_alive(old))
+    assert ask(home, "SELECT to_regclass('before')") is None, "Still reached, though the old one is gone"
+    leave(second)
+    assert eventually(lambda: nothing_left(home))
+
+
+def test_a_server_whose_data_were_deleted_ends_at_once(home: Path, data: Path, user: User) -> None:
+    server = psutil.Process(int(said(user())))
+    shutil.rmtree(data)
+    assert eventually(lambda: not is_alive(server))
+    assert int(said(user()))
+
+
+@pytest.mark.usefixtures("data")
+def test_a_server_whose_data_were_moved_away_can_still_be_stopped(home: Path, user: User) -> None:
+    first = user()
+    server = psutil.Process(int(said(first)))
+    Cluster(home).data.rename(home / "elsewhere")
+    assert embedded.status(home).running
+    assert embedded.stop(home)
+    assert eventually(lambda: not is_alive(server))
+    assert not embedded.stop(home)
+    (home / "elsewhere").rename(Cluster(home).data)
+    assert int(said(user()))
+
+
+@pytest.mark.as_root
+def test_a_copied_project_does_not_write_to_the_data_of_the_first(home: Path, user: User) -> None:
+    home.mkdir(mode=0o700)
+    first_home, second_home = home / "first" / ".workbench", home / "second" / ".workbench"
+    first_home.mkdir(parents=True)
+    first = user(at=first_home)
+    server = said(first)
+    subprocess.run(["cp", "-a", first_home.parent, second_home.parent], check=True)
+    for is_running in (True, False):
+        if not is_running:
+            leave(first)
+            assert eventually(lambda: nothing_left(first_home))
+        second = user(at=second_home)
+        assert said(second).startswith(f"{second_home} is a copy of {first_home}, and both lead to the same")
+        assert [str(process.pid) for process in postmasters(first_home)] == [server] * is_running
+        leave(second)
+    Cluster(second_home).data.unlink()
+    assert int(said(user(at=second_home)))
+    assert int(said(user(at=first_home)))
+
+
+def test_a_postgres_that_somebody_else_started_on_the_data_is_left_alone(
+    home: Path, data: Path, user: User
+) -> None:
+    cluster = Cluster(home)
+    options = ["-D", data, "-c", "listen_addresses=", "-c", f"unix_socket_directories={data}"]
+    owner = Owner.of(cluster)
+    with stranger(str(binary("postgres", owner)), *map(str, options), **owner.identity, cwd="/") as other:
+        assert eventually(lambda: cluster.postmaster_line(8) == "ready")
+        refusal = f"Another Postgres, process {other.pid}, works on {data}: stop it first"
+        assert said(user()).startswith(refusal)
+        with pytest.raises(embedded.EmbeddedError, match=refusal):
+            embedded.stop(home)
+        assert other.poll() is None
+
+
+def test_an_initdb_that_outlives_its_supervisor_is_waited_for(home: Path, user: User) -> None:
+    first = user()
+    partial = home / f"postgres-{MAJOR}.partial"
+    assert eventually(partial.exists)
+    for supervisor in supervisors(home):
+        supervisor.kill()
+    assert int(said(user()))
+    leave(first)
+    assert not partial.exists()
+
+
+@pytest.mark.as_root
+def test_lock_files_of_root_are_told_with_what_gives_them_back(home: Path, user: User) -> None:
+    folder_of(SOMEONE, home)
+    for lock in (Cluster(home).users_lock, Cluster(home).supervisor_lock):
+        lock.touch(0o644)
+    sentence = said(user(by=SOMEONE))
+    assert sentence.startswith(f"{Cluster(home).users_lock} belongs to somebody else")
+    typed(sentence)
+    assert int(said(user(by=SOMEONE)))
+
+
+def fill(path: Path) -> None:
+    """Take all the room that is left on a disk."""
+    with path.open("wb", 0) as file, suppress(OSError):
+        while file.write(bytes(4096)) == 4096:
+            pass
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
+    """A file system of its own, which can be full."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=755", "tmpfs", folder])
+    if done.returncode:
+        pytest.skip("may not mount")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+@pytest.mark.as_root
+def test_a_full_disk_is_told_and_once_there_is_room_every_committed_row_is_there(
+    home: Path, user: User
+) -> None:
+    disk = home.with_name("disk")
+    full = "The disk is full that holds "
+    with small_disk(disk, 100):
+        filling, at = disk / "filling", disk / "home"
+        try:
+            filling.write_bytes(bytes(80_000_000))
+            assert said(user(at=at)).startswith(full)
+            assert not [path for path in at.iterdir() if path.is_dir()]
+            filling.unlink()
+            django = user(DJANGO, at=at)
+            assert answer(django, "CREATE TABLE kept AS SELECT 42 AS row") == "done"
+            fill(filling)
+            assert "is full, so this was not done" in answer(django, "CREATE TABLE much AS " + MUCH)
+            pull_the_plug(at)
+            assert said(user(at=at)).startswith(full)
+            filling.unlink()
+            assert int(said(user(at=at)))
+            assert ask(at, "SELECT row FROM kept") == 42
+        finally:
+            pull_the_plug(at)
 
 
 def open_to_all(folder: Path) -> None:
@@ -483,6 +692,7 @@ def link(folder: Path) -> None:
 def test_a_socket_folder_that_others_can_write_to_is_refused(
     home: Path, user: User, make: Callable[[Path], None]
 ) -> None:
+    Cluster(home).users_lock.touch()
     folder = Cluster(home).socket_folder
     make(folder)
     try:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -22,7 +23,7 @@ FAILURES: dict[str, tuple[dict[str, Any], str]] = {
     "wrong password": ({"password": "npg_mistaken"}, " refused the role neondb_owner or its password: "),
     "missing database": ({"name": "attic"}, "There is no database attic on ep-cool-darkness-123456"),
     "wrong host": ({"host": "ep-nowhere-000000-pooler.neon.invalid"}, "There is no host ep-nowhere-000000"),
-    "closed port": ({"port": 1}, "No Postgres answers at ep-cool-darkness-123456"),
+    "closed port": ({"host": ALIAS, "port": 1}, "No Postgres answers at postgres.example.org:1"),
 }
 
 # The books in chunks of two; with each, where it was read and how many cursors were open there.
@@ -185,6 +186,28 @@ def test_the_views_answer_through_the_pooler(neon: Neon) -> None:
     logins = neon.logins()[before:]
     assert len(logins) == 1, "One connection serves both requests"
     assert "tls=TLSv1.3" in logins[0]
+
+
+@pytest.mark.usefixtures("filled")
+def test_a_notebook_shows_the_password_nowhere(neon: Neon) -> None:
+    changes = neon.environment()
+    with Kernel(changes) as kernel:
+        kernel.run("connection.ensure_connection(); raw = connection.connection")
+        cells = (
+            "settings.DATABASES",
+            "raw.dsn, raw.info.dsn_parameters, raw.get_dsn_parameters()",
+            "raw.info.password",
+            "connection.get_connection_params()",
+            "print(raw.info.password, end=' '); raw.info.password[:3] == 'npg'",
+            "frame('SELECT * FROM pg_stat_activity').to_dict()",
+        )
+        for cell in cells:
+            outcome = kernel.run(cell)
+            assert not outcome.error
+            said = outcome.stdout + outcome.result
+            assert PASSWORD not in said
+            assert quote(PASSWORD, safe="") not in said
+            assert repr(PASSWORD)[1:-1] not in said
 
 
 @pytest.mark.parametrize("web", ["0", "1"], ids=["direct", "pooled"])

@@ -21,7 +21,7 @@ from django.db import DatabaseError, connections, transaction
 from pytest_django import DjangoDbBlocker
 
 from workbench.connection import Queue, Session, database, embedded, interrupt, who_blocks
-from workbench.connection.queue import blockers_of, masked
+from workbench.connection.queue import blockers_of
 from workbench.connection.sessions import ours
 
 HERE = "queue"
@@ -375,31 +375,6 @@ def test_it_works_in_a_transaction_that_failed(server: Server) -> None:
         transaction.set_rollback(True, HERE)
 
 
-@pytest.mark.parametrize(
-    "query",
-    [
-        f"ALTER ROLE alice PASSWORD '{SECRET}'",
-        f"alter role alice with encrypted\npassword E'\\'{SECRET}' VALID UNTIL 'infinity'",
-        f"CREATE ROLE alice PASSWORD $tag$'{SECRET}$tag$",
-        f"ALTER ROLE alice PASSWORD /* don't */ '{SECRET}''{SECRET}'",
-        f"ALTER ROLE alice PASSWORD U&'{SECRET}'",
-        f"CREATE SUBSCRIPTION s CONNECTION 'host=h password={SECRET} user=u' PUBLICATION p",
-        f"CREATE USER MAPPING FOR alice SERVER s OPTIONS (user 'bob', password '{SECRET}')",
-        f"SELECT * FROM dblink('postgresql://alice:{SECRET}@h/d', 'SELECT 1')",
-        f"""UPDATE "auth_user" SET "password" = '{SECRET}' WHERE "id" = 1""",
-        f"""INSERT INTO "auth_user" ("id", "password") VALUES (1, '{SECRET}')""",
-    ],
-)
-def test_no_password_is_shown_wherever_postgres_cut_the_query(query: str) -> None:
-    for end in range(len(query) + 1):
-        assert "§" not in masked(query[:end])
-
-
-def test_what_names_a_password_without_saying_one_is_left_as_it_is() -> None:
-    query = 'SELECT "auth_user"."password" FROM "auth_user" WHERE "auth_user"."id" < 5'
-    assert masked(query) == query
-
-
 def test_a_password_in_a_query_reaches_nothing_that_is_shown(server: Server) -> None:
     server.run("CREATE ROLE alice")
     server.holds(f"BEGIN; ALTER ROLE alice PASSWORD '{SECRET}'")
@@ -448,3 +423,13 @@ def test_a_session_is_one_phrase(seconds: float, said: str) -> None:
     session = Session(123, "alice", "psql", state="idle in transaction", seconds=seconds)
     assert str(session) == f"process 123 (psql, alice, idle in transaction for {said})"
     assert str(Session(5, "bob", client="10.0.0.7")) == "process 5 (bob at 10.0.0.7)"
+
+
+def test_what_others_call_themselves_is_spelled_out_where_a_terminal_would_obey_it(server: Server) -> None:
+    holder = server.holds("BEGIN; SET application_name = E'workbench: \\x1b[2J'; LOCK author")
+    server.waits("SELECT 1 FROM author -- \x1b]0;title\x07")
+    queue = who_blocks(HERE)
+    assert holder in {root.pid for root in queue.roots}
+    shown = [repr(queue), str(queue.roots[0]), queue._repr_html_()]
+    assert not any("\x1b" in text or "\x07" in text for text in shown)
+    assert "\\x1b[2J" in shown[0]

@@ -8,12 +8,13 @@ from urllib.parse import quote
 
 import certifi
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.conftest import Manage
 from tests.throwaway import PROJECT
-from workbench.connection import DatabaseURLError, database
+from workbench.connection import DatabaseURLError, database, duration
 
 HOME = Path("/project/.workbench")
 PASSWORD = "s3cr3t-hunter2"
@@ -205,6 +206,14 @@ def test_importing_the_settings_starts_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "inf", "nan"])
+def test_how_long_a_silence_is_is_a_number_of_seconds(text: str) -> None:
+    assert read("postgresql://a:b@h/db", {"WORKBENCH_SILENCE": " 2.5 "})["SILENCE"] == 2.5
+    assert "SILENCE" not in read("postgresql://a:b@h/db", {"WORKBENCH_SILENCE": ""})
+    with pytest.raises(DatabaseURLError, match="write a number of seconds, such as 5"):
+        read("postgresql://a:b@h/db", {"WORKBENCH_SILENCE": text})
+
+
 def test_no_setting_holds_the_environment_and_a_relative_home_is_in_the_project(manage: Manage) -> None:
     secret = {"UNRELATED_TOKEN": PASSWORD, "WORKBENCH_HOME": "elsewhere"}
     shown = manage("diffsettings", "--all", **secret).stdout
@@ -221,3 +230,31 @@ def test_the_environment_wins_over_the_file_and_the_file_may_come_from_notepad(
     assert "names no database" in from_file.stderr
     blank_wins = manage("check", WORKBENCH_ENV_FILE=str(file), DATABASE_URL="")
     assert blank_wins.returncode == 0, blank_wins.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("", "10min"),
+        ("90s", "90s"),
+        (" 1.5h ", "1.5h"),
+        ("250 ms", "250 ms"),
+        ("0", "0"),
+        ("0min", "0"),
+        ("24d", "24d"),
+    ],
+)
+def test_a_span_of_time_is_read_as_postgres_writes_it(text: str, read: str) -> None:
+    assert duration({"LIMIT": text}, "LIMIT", default="10min") == read
+
+
+@pytest.mark.parametrize(
+    "text", ["600", "ten", "-1s", "10 minutes", "25d", "1e3s", "1s; x", "9" * 400 + "s", "٣s"]
+)
+def test_a_span_of_time_that_is_none_is_one_sentence(text: str) -> None:
+    with pytest.raises(ImproperlyConfigured) as caught:
+        duration({"LIMIT": text}, "LIMIT", default="10min")
+    assert str(caught.value) == (
+        f"LIMIT is {text!r}: write a number with its unit (ms, s, min, h, d), as in 10min, up to 24d; or 0 "
+        "for no limit."
+    )

@@ -56,6 +56,7 @@ def line(done: subprocess.CompletedProcess[str]) -> str:
 @pytest.mark.skipif(os.name == "nt", reason="there is no socket on Windows")
 def test_what_is_wrong_is_one_line_too(home: Path, manage: Manage) -> None:
     home.mkdir()
+    (home / "users.lock").touch()
     folder = embedded.Cluster(home).socket_folder
     folder.touch()
     try:

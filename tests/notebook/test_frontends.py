@@ -181,6 +181,23 @@ def test_what_a_frontend_asks_for_itself_is_answered_and_nothing_else_is_said(
     assert "Another session migrated catalog to 0001_initial." in said
 
 
+@pytest.mark.parametrize("options", [VS_CODE_OWN, LAB_OWN], ids=["VS Code", "JupyterLab"])
+def test_what_a_frontend_asks_for_itself_is_told_nothing_of_transactions(
+    client: Client, options: dict[str, Any]
+) -> None:
+    begin = "block = transaction.atomic(); block.__enter__(); connection.cursor().execute('SELECT 1')"
+    client.run(begin, **VS_CODE_CELL)
+    (answer,) = client.run("print('{}')", **options)
+    assert answer["content"] == {"name": "stdout", "text": "{}\n"}
+    assert "A transaction is open since cell" in text(client.run("1", **VS_CODE_CELL))
+    (answer,) = client.run(
+        "try: connection.cursor().execute('SELECT 1 / 0')\nexcept Exception: print('{}')", **options
+    )
+    assert answer["content"] == {"name": "stdout", "text": "{}\n"}
+    said = text(client.run("connection.in_atomic_block", **VS_CODE_CELL))
+    assert "was rolled back, because a statement in it failed" in said or options is LAB_OWN
+
+
 def test_what_a_frontend_asks_for_itself_may_take_long_and_shows_no_progress(client: Client) -> None:
     (answer,) = client.run("frame('SELECT pg_sleep(1.3)'); print('{}')", **VS_CODE_OWN)
     assert answer["content"] == {"name": "stdout", "text": "{}\n"}

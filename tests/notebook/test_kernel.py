@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ def test_the_settings_and_the_project_come_with_the_kernel_wherever_the_notebook
 
 
 def test_a_notebook_runs_the_checkout_that_it_lies_in(tmp_path: Path) -> None:
-    checkout = tmp_path / "another checkout"
+    quote = "" if os.name == "nt" else '"'
+    checkout = tmp_path / f"it's {quote}another{quote} 100%s {{checkout}}"
     for name in ("catalog", "workbench", "notebooks"):
         shutil.copytree(PROJECT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
     with Kernel(cwd=checkout / "notebooks") as kernel:

@@ -98,7 +98,7 @@ def test_without_a_command_it_lists_them_the_projects_own_first(kernel: Kernel) 
     for line in ("%manage", "%manage help"):
         first, second, third, others, last = kernel.run(line).result.split("\n\n")
         assert first == "catalog\n  populate  Adds three authors and their seven books."
-        assert second.startswith("workbench\n  branch ")
+        assert second.startswith("workbench\n  analyst ")
         assert third.startswith("django\n  makemigrations  Creates new migration(s) for apps.")
         assert "flush" not in first + second + third
         assert {"flush,", "reset_db,", "changepassword,"} <= set(others.split())

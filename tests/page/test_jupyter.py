@@ -56,7 +56,7 @@ def server(log: Path) -> Iterator[httpx.Client]:
     """A client that says which host it thinks it speaks to, and shows nobody's token by itself."""
     port = free_port()
     runtime = {"JUPYTER_RUNTIME_DIR": str(log.parent), "JUPYTER_CONFIG_DIR": str(log.parent)}
-    hosts = {"DJANGO_ALLOWED_HOSTS": ".example.org"}
+    hosts = {"DJANGO_ALLOWED_HOSTS": ".example.org", "DJANGO_HTTPS": "1"}
     with scratch() as url, log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-c", SERVER, str(port), PREFIX, TOKEN],
@@ -120,6 +120,8 @@ def test_it_answers_as_the_web_server_does(server: httpx.Client, known: dict[str
     page = server.get("workbench/", headers=known)
     assert page.headers["Content-Security-Policy"].startswith("default-src 'self'")
     assert page.headers["Cache-Control"] == "no-store"
+    assert page.headers["X-Frame-Options"] == "DENY"
+    assert "Strict-Transport-Security" not in page.headers
     again = {**known, "If-None-Match": page.headers["ETag"], "X-Workbench-Again": "1"}
     same = server.get("workbench/", headers=again)
     assert (same.status_code, same.content) == (304, b"")

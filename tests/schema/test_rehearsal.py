@@ -216,7 +216,7 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_session_that_is_ended_under_it_is_a_failure_and_leaves_nothing(tmp_path: Path) -> None:
     seen = rehearsed(tmp_path, 'migrations.RunSQL("SELECT pg_terminate_backend(pg_backend_pid())")')
-    assert "the connection" in str(seen.failure)
+    assert "The connection to Postgres was lost" in str(seen.failure)
 
 
 def test_an_operation_tells_what_it_locked_rewrote_read_and_wrote(tmp_path: Path) -> None:

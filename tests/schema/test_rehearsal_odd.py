@@ -275,7 +275,11 @@ def test_interrupts_at_any_moment_leave_nothing(tmp_path: Path) -> None:
     ("is_migrating", "told"),
     [
         (False, "Somebody ended the sessions that looked on: rehearse it again."),
-        (True, "at 'Run SELECT pg_sleep(0.15)': server closed the connection unexpectedly."),
+        (
+            True,
+            "at 'Run SELECT pg_sleep(0.15)': The connection to Postgres was lost: the server ended the "
+            "session or went away, or the network did.",
+        ),
     ],
 )
 def test_that_somebody_ended_its_sessions_is_said_and_nothing_is_left(

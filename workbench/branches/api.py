@@ -6,7 +6,6 @@ writes may have been carried out though there was no answer. 429 is the rate lim
 
 from __future__ import annotations
 
-import random
 import re
 import ssl
 import time
@@ -23,6 +22,8 @@ import httpx
 
 from workbench.branches.errors import BranchError
 from workbench.progress import Progress
+from workbench.redaction import redacted, remember, without_addresses
+from workbench.retries import pauses
 
 CONSOLE = "https://console.neon.tech"
 
@@ -98,7 +99,7 @@ class Api:
             raise BranchError(
                 "NEON_API_URL must start with https://, as the key goes there: correct it, or take it out."
             )
-        self._key = key
+        remember(key)
         self._http = httpx.Client(
             base_url=f"{url.rstrip('/')}/projects/{project}/",
             headers={"Authorization": f"Bearer {key}", "User-Agent": "workbench"},
@@ -182,18 +183,18 @@ class Api:
 
     def _insist(self, ask: Callable[[], Answer], look: Callable[[NeonError], Answer | None]) -> Answer:
         deadline = time.monotonic() + self.budget
-        longest = self.first_delay
-        for tries_left in reversed(range(self.tries)):
+        for tries_left, pause in zip(
+            reversed(range(self.tries)), pauses(self.first_delay, self.longest_delay, least=0), strict=False
+        ):
             try:
                 return ask()
             except NeonError as error:
                 if (found := look(error)) is not None:
                     return found
-                delay = max(random.uniform(0, longest), min(error.wait, self.longest_delay))
+                delay = max(pause, min(error.wait, self.longest_delay))
                 may_pass = error.status in PASSING or error.is_unclear
                 if not (may_pass and tries_left and time.monotonic() + delay < deadline):
                     raise
-            longest = min(2 * longest, self.longest_delay)
             time.sleep(delay)
         raise AssertionError
 
@@ -216,8 +217,7 @@ class Api:
 
     def _line(self, said: object) -> str:
         """Return the start of a message, on one line and without secrets."""
-        text = " ".join(str(said or "").replace(self._key, "********").split())
-        text = re.sub(r"(://[^\s:/@]*:)[^\s@]*@", r"\1********@", text)
+        text = without_addresses(redacted(" ".join(str(said or "").split())))
         return text[:300].rstrip(". ")
 
 

@@ -4,7 +4,10 @@ from workbench.errors import OneSentence
 
 
 class BranchError(OneSentence):
-    """What cannot be done with a branch: one sentence, with what to do."""
+    """What cannot be done with a branch: one sentence on one line, with what to do."""
+
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())
 
 
 class InUse(BranchError):

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-import psycopg2
 from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors, sql
 
 from workbench.branches.errors import BranchError, InUse
-from workbench.connection import ConnectionFailed, Session, glance, interrupt
+from workbench.connection import ConnectionFailed, ConnectionLost, Session, glance, interrupt
 from workbench.connection.gauges import copying
-from workbench.connection.program import NOTEBOOK
+from workbench.connection.program import NOTEBOOK, UNNAMED
 from workbench.connection.sessions import UNLIMITED, aside, close, holds_transaction, ours
 from workbench.connection.url import past_pooler
 from workbench.errors import listed
@@ -26,7 +25,9 @@ from workbench.progress import Progress
 
 # Of our advisory locks: the first of their two numbers, "wkbd". The second is a hash of a database's name.
 LOCKS = 0x776B6264
-# How long to wait for somebody who is at work on the same database, and for sessions that were ended.
+# How long to wait for somebody who is at work on the same database, for sessions that were ended, and for
+# notebooks that were busy just now: they let go of their sessions. So long Postgres waits, too, with what
+# needs a database for itself (CountOtherDBBackends in its source).
 PATIENCE_SECONDS = 5.0
 # So many sessions are said in one sentence.
 LISTED = 5
@@ -74,7 +75,7 @@ class Maintenance:
 
     @contextmanager
     def _cursor(self) -> Iterator[Any]:
-        with explained(self._role), interrupt.kept(), self._connection.cursor() as cursor:
+        with explained(self._role), self._connection.cursor() as cursor:
             yield cursor
 
     def copying(self, progress: Progress) -> AbstractContextManager[None]:
@@ -114,10 +115,11 @@ class Maintenance:
             for pid, role, application, client, kind, state, seconds in self.ask(SESSIONS, [database])
         ]
 
-    def vacate(self, database: str, *, end_sessions: bool) -> None:
-        """Return once nobody is connected. This process' own idle sessions are closed, others' if wished.
+    def vacate(self, database: str, *, end_sessions: bool, but_passing: bool = False) -> None:
+        """Return once nobody is connected, or with ``but_passing`` nobody who stays.
 
-        Sessions that only look are gone in a moment.
+        This process' own idle sessions are closed, others' if wished. Those that pass are gone in a moment:
+        they only look, or are a notebook's that was busy just now.
         """
         deadline = time.monotonic() + PATIENCE_SECONDS
         # Those that were told to end, and may need a moment for it.
@@ -135,11 +137,18 @@ class Maintenance:
                 for session in others:
                     self.ask("SELECT pg_terminate_backend(%s)", [session.pid])
                     ending.add(session.pid)
-            elif staying := [each for each in others if each.application != glance.APPLICATION]:
+            elif staying := [each for each in others if not _passes(each)]:
                 raise in_use(database, staying)
+            elif but_passing:
+                return
             if time.monotonic() > deadline:
                 raise in_use(database, [*found.values()])
             time.sleep(0.002)
+
+
+def _passes(session: Session) -> bool:
+    is_notebook = session.program == UNNAMED or session.program.endswith(NOTEBOOK)
+    return session.application == glance.APPLICATION or (is_notebook and session.seconds < PATIENCE_SECONDS)
 
 
 def in_use(database: str, others: Sequence[Session]) -> InUse:
@@ -198,7 +207,11 @@ def explained(role: str) -> Iterator[None]:
         raise
     except Error as error:
         cause = error.__cause__ or error
-        raise BranchError(_sentence(cause, role)) from cause
+        if isinstance(error, ConnectionLost):
+            said = f"{error.what} Try again when the server is back: what is half done goes then."
+        else:
+            said = _sentence(cause, role)
+        raise BranchError(said) from cause
 
 
 def _sentence(error: BaseException, role: str) -> str:
@@ -213,6 +226,4 @@ def _sentence(error: BaseException, role: str) -> str:
             )
         case errors.DiskFull():
             return f"The server has no room for a copy ({said}): drop what is not needed."
-        case psycopg2.Error(pgcode=None) | errors.AdminShutdown() | errors.CrashShutdown():
-            return f"The server went away ({said}): try again when it is back. What is half done goes then."
     return f"Postgres refused: {said}."

@@ -337,7 +337,9 @@ class Templates:
                 f"template1: grant it CONNECT on one of them."
             )
         for attempt in range(1, ATTEMPTS + 1):
-            self._session.vacate(source, end_sessions=end_sessions)
+            # Postgres itself waits for those that pass, and lets nobody in meanwhile: where many notebooks
+            # come and go, there is no moment without one.
+            self._session.vacate(source, end_sessions=end_sessions, but_passing=True)
             try:
                 self._session.run(statement, *names, **literals)
                 return

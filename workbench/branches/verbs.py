@@ -25,6 +25,7 @@ from workbench.branches.listing import Branches, is_called
 from workbench.branches.template import Templates
 from workbench.connection import ConnectionFailed
 from workbench.connection.glance import glancing
+from workbench.connection.limits import ONLY_READS
 from workbench.connection.sessions import aside, holds_transaction
 from workbench.connection.url import is_neon
 
@@ -54,6 +55,7 @@ def branch(
             Book.objects.all().delete()
     """
     _check_name(name)
+    _check_may_write(using)
     _check_idle(using)
     with _kind(using) as kind:
         _settle(kind, using)
@@ -81,6 +83,7 @@ def copied(using: str = DEFAULT_DB_ALIAS, *, end_sessions: bool = False) -> Iter
     reaches the original; other threads stay where they are. Raises BranchError.
     """
     original = connections[using]
+    _check_may_write(using)
     _check_idle(using)
     with _kind(using) as kind:
         source = _current(_all(kind), using)
@@ -145,6 +148,7 @@ def create(
     BranchError.
     """
     _check_name(name)
+    _check_may_write(using)
     with _kind(using) as kind:
         found = _all(kind)
         if there := _made_before(found, name, parent, using):
@@ -167,6 +171,7 @@ def use(name: str, using: str = DEFAULT_DB_ALIAS) -> Branch:
 
 def reset(name: str | None = None, *, end_sessions: bool = False, using: str = DEFAULT_DB_ALIAS) -> Branch:
     """Make a branch what its parent is now, by default the one this process is on. Raises BranchError."""
+    _check_may_write(using)
     with _kind(using) as kind:
         there = _all(kind)
         found = _writable(there, name, "reset", using)
@@ -180,6 +185,7 @@ def reset(name: str | None = None, *, end_sessions: bool = False, using: str = D
 
 def drop(name: str | None = None, *, end_sessions: bool = False, using: str = DEFAULT_DB_ALIAS) -> Branch:
     """Remove a branch, by default the one this process is on, which is on main then. Raises BranchError."""
+    _check_may_write(using)
     with _kind(using) as kind:
         found = _writable(_all(kind), name, "dropped", using)
         is_here = is_called(found, _name(using))
@@ -197,6 +203,7 @@ def drop(name: str | None = None, *, end_sessions: bool = False, using: str = DE
 def rename(name: str, to: str, *, end_sessions: bool = False, using: str = DEFAULT_DB_ALIAS) -> Branch:
     """Give a branch another name; a process that is on it stays on it. Raises BranchError."""
     _check_name(to)
+    _check_may_write(using)
     with _kind(using) as kind:
         there = _all(kind)
         found = _writable(there, name, "renamed", using)
@@ -227,20 +234,24 @@ def arrive(connection: BaseDatabaseWrapper) -> None:
 
 @contextmanager
 def _kind(using: str, *, is_glance: bool = False) -> Iterator[Kind]:
-    """Give the kind of branches that there are at an alias, after a sweep unless it is only for a glance."""
+    """Give the kind of branches that there are at an alias.
+
+    After a sweep, unless it is only for a glance or nothing may be written.
+    """
     if using not in connections:
         raise BranchError(f"There is no database alias {using!r}: there are {', '.join(connections)}.")
     if getattr(connections[using], "is_aside", False):
         raise BranchError("This is a copy that is gone in a moment: work with branches from outside of it.")
     entry = glancing(main_entry(using)) if is_glance else main_entry(using)
+    is_to_sweep = not (is_glance or entry.get("READ_ONLY"))
     host = entry["HOST"] or entry["OPTIONS"].get("host") or ""
     if is_neon(host) and (key := getattr(settings, "NEON_API_KEY", "")):
         kind = neon_kind(entry, key)
-        yield kind if is_glance else _swept(kind)
+        yield _swept(kind) if is_to_sweep else kind
     else:
         with maintenance.session(entry, using) as session:
             kind = Templates(entry, session)
-            yield kind if is_glance else _swept(kind)
+            yield _swept(kind) if is_to_sweep else kind
 
 
 def neon_kind(entry: dict[str, Any], key: str) -> Kind:
@@ -364,6 +375,12 @@ def _check_free(found: Branches, name: str) -> None:
     if found[name].is_fleeting:
         remedy = "it is removed at the end of its block. Choose another name."
     raise BranchError(f"There is a branch {name} already: {remedy}")
+
+
+def _check_may_write(using: str) -> None:
+    """For what is Neon's to do, and for one sentence instead of half of the work."""
+    if using in connections and connections.settings[using].get("READ_ONLY"):
+        raise BranchError(ONLY_READS)
 
 
 def _check_idle(using: str) -> None:

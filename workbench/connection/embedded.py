@@ -7,9 +7,7 @@ server. Two lock files are all the state there is: that the server runs is known
 
 from __future__ import annotations
 
-import hashlib
 import os
-import stat
 import subprocess
 import sys
 import threading
@@ -18,153 +16,26 @@ from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
-import portalocker
-import psutil
 import psycopg2
 from portalocker import LockFlags
 
-MAJOR = 18
-ROLE = DATABASE = "workbench"
-PORT = "5432"
+from workbench.connection import obstacles
+from workbench.connection.cluster import DATABASE, MAJOR, ROLE, Cluster, EmbeddedError, locked
 
-# Said outright, because variables such as PGSSLMODE may be set for another Postgres, as Neon's console
-# offers them.
-LIBPQ_OPTIONS = {
-    "sslmode": "disable",
-    "channel_binding": "disable",
-    "gssencmode": "disable",
-    "hostaddr": "",
-    "target_session_attrs": "any",
-}
+__all__ = [
+    "DATABASE",
+    "MAJOR",
+    "ROLE",
+    "Cluster",
+    "EmbeddedError",
+    "Status",
+    "lease",
+    "start",
+    "status",
+    "stop",
+]
 
 _leases: dict[Path, IO[str]] = {}
-
-
-class EmbeddedError(Exception):
-    """The embedded server cannot run: one sentence that says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """The files of the embedded server kept in the folder ``home``.
-
-    With ``tcp`` it listens on 127.0.0.1 and asks for a password, as it must on Windows; otherwise only on
-    a Unix socket in a folder that nobody else can enter.
-    """
-
-    home: Path
-    tcp: bool = os.name == "nt"
-
-    @property
-    def data(self) -> Path:
-        return self.home / f"postgres-{MAJOR}"
-
-    @property
-    def log(self) -> Path:
-        return self.home / f"postgres-{MAJOR}.log"
-
-    @property
-    def password_file(self) -> Path:
-        return self.home / "password"
-
-    @property
-    def users_lock(self) -> Path:
-        return self.home / "users.lock"
-
-    @property
-    def supervisor_lock(self) -> Path:
-        return self.home / "supervisor.lock"
-
-    @property
-    def socket_folder(self) -> Path:
-        # A socket's path may hold about a hundred bytes, so it cannot be in the project. The folder is named
-        # after the identity of ``home``, not its path: a project that is moved keeps its running server.
-        found = self.home.stat()
-        identity = f"{found.st_dev}:{found.st_ino}".encode()
-        return Path("/tmp") / f"workbench-{hashlib.sha256(identity).hexdigest()[:12]}"
-
-    def check_socket_folder(self) -> None:
-        """Raise EmbeddedError if the socket's folder is there, and not the server's user's alone.
-
-        Everybody can make folders in /tmp: whoever made this one could answer in the server's place.
-        """
-        try:
-            found = self.socket_folder.lstat()
-        except FileNotFoundError:
-            return
-        # For root it is the owner of the data.
-        owners = {os.geteuid(), self.data.stat().st_uid if self.data.exists() else os.geteuid()}
-        if found.st_mode != stat.S_IFDIR | 0o700 or found.st_uid not in owners:
-            raise EmbeddedError(
-                f"{self.socket_folder} belongs to somebody else or is open to others: remove it, and it is "
-                f"made anew."
-            )
-
-    def address(self) -> dict[str, Any]:
-        """Return psycopg2's ``host``, ``port`` and what else leads to the server. Raises EmbeddedError."""
-        if not self.tcp:
-            self.check_socket_folder()
-            return {"host": str(self.socket_folder), "port": PORT, **LIBPQ_OPTIONS}
-        address = {"host": "127.0.0.1", "port": self.postmaster_line(4) or PORT, **LIBPQ_OPTIONS}
-        if self.password_file.exists():
-            # Another server may have the port by now, and must not get to ask for the password itself.
-            address["require_auth"] = "scram-sha-256"
-            address["password"] = self.password_file.read_text().strip()
-        return address
-
-    def postmaster_line(self, number: int) -> str | None:
-        """Return a line, counted from 1, of the server's own ``postmaster.pid``."""
-        try:
-            return (self.data / "postmaster.pid").read_text().splitlines()[number - 1].strip()
-        except (OSError, IndexError):
-            return None
-
-    def postmaster(self) -> psutil.Process | None:
-        """Return the server's process, if ``postmaster.pid`` names one that lives and works on our data.
-
-        A process id by itself proves nothing: after a crash another process may carry it.
-        """
-        try:
-            process = psutil.Process(int(self.postmaster_line(1) or ""))
-        except (ValueError, psutil.Error):
-            return None
-        return process if self.is_worked_on_by(process) else None
-
-    def is_worked_on_by(self, process: psutil.Process) -> bool:
-        """Tell whether the process is a living Postgres, server or session, whose data are ours."""
-        try:
-            return (
-                process.name().startswith("postgres")
-                and process.status() != psutil.STATUS_ZOMBIE
-                and os.path.samefile(process.cwd(), self.data)
-            )
-        except (OSError, psutil.Error):
-            return False
-
-    def is_supervised(self) -> bool:
-        """Tell whether somebody will stop the server when nobody uses it any more."""
-        try:
-            locked(self.supervisor_lock, LockFlags.SHARED | LockFlags.NON_BLOCKING).close()
-        except portalocker.LockException:
-            return True
-        return False
-
-    def connect(self, database: str = "postgres") -> Any:
-        """Return a new psycopg2 connection, or raise psycopg2.OperationalError."""
-        return psycopg2.connect(
-            dbname=database,
-            user=ROLE,
-            application_name="workbench supervisor",
-            connect_timeout=5,
-            **self.address(),
-        )
-
-    def answers(self, database: str = DATABASE) -> bool:
-        try:
-            self.connect(database).close()
-        except psycopg2.OperationalError as error:
-            return "too many clients" in str(error)
-        return True
 
 
 @dataclass(frozen=True)
@@ -187,33 +58,21 @@ def lease(home: Path) -> Cluster:
     be written, or was moved away since this process first asked.
     """
     cluster = Cluster(home)
-    if home not in _leases:
-        _leases[home] = locked(cluster.users_lock, LockFlags.SHARED)
-    elif not home.exists():
+    held = _leases.get(home)
+    if held is not None and not home.exists():
         raise EmbeddedError(f"{home} is no longer there: if the project was moved, start this program anew.")
+    if held is None or not _is_open(held, cluster.users_lock):
+        # Another home may be in its place by now, with a server of its own.
+        _leases[home] = locked(cluster.users_lock, LockFlags.SHARED)
     return cluster
 
 
-def locked(path: Path, flags: LockFlags) -> IO[str]:
-    """Open ``path``, creating it if need be, and return it locked. The lock ends when it is closed.
-
-    Raises EmbeddedError if it cannot be written, and portalocker.LockException if it would have to wait and
-    may not.
-    """
+def _is_open(file: IO[str], path: Path) -> bool:
+    """Tell whether the file is the one that is at ``path`` now."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
-    except OSError as error:
-        raise EmbeddedError(
-            f"The embedded Postgres needs to write to {path.parent}: {error.strerror}. Make it writable for "
-            f"you, or set WORKBENCH_HOME to a folder that is, or DATABASE_URL to another Postgres."
-        ) from None
-    try:
-        portalocker.lock(file, flags)
-    except BaseException:
-        file.close()
-        raise
-    return file
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def start(home: Path) -> None:
@@ -224,6 +83,7 @@ def start(home: Path) -> None:
     cluster = lease(home)
     if cluster.is_supervised() and cluster.answers():
         return
+    obstacles.check(cluster)
     # What interrupts a cell, or closes the terminal, must not reach it.
     detached: dict[str, Any] = {"start_new_session": True}
     if sys.platform == "win32":
@@ -255,17 +115,28 @@ def stop(home: Path) -> bool:
 
     cluster = Cluster(home)
     if cluster.postmaster() is None:
+        obstacles.refuse_others(cluster)
         return False
     shut_down(cluster)
     return True
 
 
 def status(home: Path) -> Status:
-    """Return what the server does now, without starting it. Raises EmbeddedError."""
+    """Return what the server does now, without starting it.
+
+    Raises EmbeddedError for what lets nobody in, or would let it not start.
+    """
     cluster = Cluster(home)
     try:
         connection = cluster.connect(DATABASE)
-    except (psycopg2.OperationalError, OSError):
+    except (psycopg2.OperationalError, OSError) as error:
+        obstacles.check(cluster)
+        if server := cluster.postmaster():
+            raise obstacles.explain(cluster, str(error)) or EmbeddedError(
+                f"It runs as process {server.pid} and lets nobody in ({obstacles.last_line(str(error))}): "
+                f"wait, or run 'python manage.py embedded stop'."
+            ) from None
+        obstacles.refuse_others(cluster)
         return Status(home, running=False)
     with connection, connection.cursor() as cursor:
         cursor.execute(

@@ -14,6 +14,7 @@ from django.db.backends.utils import CursorWrapper
 from workbench.progress import SECONDS_BEFORE_SHOWN, Progress, is_visible
 
 SECONDS_BETWEEN = 0.5
+AT_MOST_SECONDS = 1.0
 
 # https://www.postgresql.org/docs/current/progress-reporting.html#CREATE-INDEX-PROGRESS-REPORTING
 INDEX = """
@@ -89,5 +90,5 @@ def _looking(connection: BaseDatabaseWrapper, look: Callable[[CursorWrapper], No
         yield
     finally:
         is_over.set()
-        # A session that was left would be in the way of the next copy.
-        thread.join()
+        # A session that was left would be in the way of the next copy. But its server may not answer.
+        thread.join(AT_MOST_SECONDS)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workbench.connection.url import is_neon
+from workbench.errors import OneSentence
+from workbench.show import printable
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
 
 
 @dataclass(frozen=True)
@@ -18,10 +23,14 @@ class Place:
     is_embedded: bool
     # The name of the branch; "" for the database that DATABASE_URL names.
     branch: str = ""
+    # Whether sessions only read: by choice, or because the role, the database or the server is set so.
+    is_read_only: bool = False
 
     def __str__(self) -> str:
         branch = f", branch {self.branch}" if self.branch else ""
-        return f"PostgreSQL {self.version}, {self.server}, database {self.database}{branch}"
+        read_only = ", read-only" if self.is_read_only else ""
+        place = f"PostgreSQL {self.version}, {self.server}, database {self.database}{branch}{read_only}"
+        return printable(place)
 
     __repr__ = __str__
 
@@ -29,18 +38,20 @@ class Place:
 def where(alias: str = "default") -> Place:
     """Return which Postgres this is: the server, the database and the branch.
 
-    It is the one that the connection named ``alias`` leads to. Costs one round trip.
+    It is the one that the connection named ``alias`` leads to. Costs one round trip. Raises OneSentence where
+    there is no such alias.
 
     Example::
 
         where()
     """
-    from django.db import connections
-
-    connection = connections[alias]
+    connection = connection_to(alias)
     with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('server_version'), current_database()")
-        version, database = cursor.fetchone()
+        cursor.execute(
+            "SELECT current_setting('server_version'), current_database(), pg_is_in_recovery() "
+            "OR current_setting('default_transaction_read_only')::bool"
+        )
+        version, database, is_read_only = cursor.fetchone()
     config = connection.settings_dict
     return Place(
         version=version.split()[0],
@@ -48,7 +59,17 @@ def where(alias: str = "default") -> Place:
         database=database,
         is_embedded=bool(config.get("EMBEDDED")),
         branch=config.get("BRANCH") or "",
+        is_read_only=is_read_only,
     )
+
+
+def connection_to(alias: str) -> BaseDatabaseWrapper:
+    """Return Django's connection. Raises OneSentence where there is no such alias."""
+    from django.db import connections
+
+    if alias not in connections:
+        raise OneSentence(f"There is no database alias {alias!r}: there are {', '.join(connections)}.")
+    return connections[alias]
 
 
 def server_of(config: dict[str, Any]) -> str:

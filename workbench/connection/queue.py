@@ -6,21 +6,22 @@ Read from pg_locks, pg_stat_activity and pg_blocking_pids
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
-from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.utils import CursorWrapper
 
-from workbench.connection.interrupt import kept, watch
+from workbench.connection.interrupt import watch
 from workbench.connection.locks import conflict, words
+from workbench.connection.names import quoted
+from workbench.connection.place import connection_to
 from workbench.connection.program import program
 from workbench.connection.sessions import ours
-from workbench.show import SAME, WARNING, Grid, Part, Row, Shown, Words
+from workbench.redaction import masked
+from workbench.show import SAME, WARNING, Grid, Part, Row, Shown, Words, printable
 from workbench.words import ago
 
 # A table's number means something in its own database only. Who waits for a row waits for the transaction
@@ -69,10 +70,6 @@ WHERE NOT w.granted
 HIDDEN = "<insufficient privilege>"
 SHOWN_LETTERS = 80
 SHOWN_BEHIND = 3
-# A literal can be written in too many ways (E'', $$, inside another) to be cut out for certain: all that
-# follows goes with it.
-AFTER_PASSWORD = re.compile(r"(passw(?:or)?d)(?:\s*=|[^'$]*['$]).*", re.IGNORECASE | re.DOTALL)
-IN_ADDRESS = re.compile(r"(://[^\s:/@']*:)[^\s@']*(?=@|$)")
 
 # A process id, or a prepared transaction's name.
 Key = int | str
@@ -122,7 +119,7 @@ class Session:
     def __str__(self) -> str:
         name = f"prepared transaction {self.gid}" if self.gid else self.program or f"process {self.pid}"
         facts = ", ".join(filter(None, ["" if self.program else self.who, self.doing]))
-        return f"{name} ({facts})" if facts else name
+        return printable(f"{name} ({facts})" if facts else name)
 
     @property
     def remedy(self) -> str:
@@ -193,7 +190,7 @@ class Queue(Shown):
             )
         yield Grid("", list(self._rows()), ("process", "who", "state", "behind", "query"))
         if any(each.query == HIDDEN for each in (*self.roots, *(wait.session for wait in self.waits))):
-            role = '"' + self.role.replace('"', '""') + '"'
+            role = quoted(self.role)
             yield Words(f"What others run is hidden from {role}: GRANT pg_read_all_stats TO {role} shows it.")
 
     def _rows(self) -> Iterator[Row]:
@@ -222,14 +219,14 @@ def who_blocks(using: str = "default") -> Queue:
 
     As far as this database is concerned. They are seen from a session of its own: in a transaction
     pg_stat_activity stays as it was first read, and in one that failed nothing can be read. Costs a
-    connection and a round trip. Raises ConnectionFailed.
+    connection and a round trip. Raises ConnectionFailed, OneSentence.
 
     Examples::
 
         who_blocks()
         who_blocks().roots
     """
-    with _beside(connections[using]) as session:
+    with _beside(connection_to(using)) as session:
         found = {wait.session.key: wait for wait in sorted(_waits(session), key=lambda wait: -wait.seconds)}
         database, role = session.connection.info.dbname, session.connection.info.user
     known = {each.key: each for wait in found.values() for each in (wait.session, *wait.behind)}
@@ -253,14 +250,9 @@ def blockers_of(pid: int, connection: BaseDatabaseWrapper) -> list[Session]:
         return [each for wait in _waits(session) if wait.session.pid == pid for each in wait.behind]
 
 
-def masked(query: str) -> str:
-    """Return a query without what may be a password."""
-    return IN_ADDRESS.sub(r"\1***", AFTER_PASSWORD.sub(r"\1 ***", query))
-
-
 @contextmanager
 def _beside(connection: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
-    with closing(connection.copy()) as session, kept():
+    with closing(connection.copy()) as session:
         # Who locks one of Postgres' own catalogs keeps even us waiting. In another thread this would forget
         # an interrupt that the main thread has not seen yet.
         if threading.current_thread() is threading.main_thread():

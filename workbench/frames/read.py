@@ -7,19 +7,23 @@ cell would see: its open transaction, role, search_path and timeouts.
 from __future__ import annotations
 
 import gc
+import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
 
 import pandas as pd
-from django.db import DataError, models, transaction
+import psycopg2
+from django.db import DatabaseError, DataError, Error, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
-from workbench.connection import interrupt
+from workbench.connection import interrupt, silence
 from workbench.frames import binary, refused, types
 from workbench.frames.binary import Reader, Receiver
-from workbench.frames.errors import FrameError
+from workbench.frames.errors import FrameError, FrameWarning
+from workbench.frames.memory import Watch, person_level, release
+from workbench.frames.plan import expected_rows
 from workbench.frames.query import Params, Query, Source, column_type, query_of
 from workbench.frames.types import Column
 from workbench.progress import Progress
@@ -28,6 +32,10 @@ from workbench.progress import Progress
 # socket 208 kB, and a network's some megabytes.
 LOCAL_BATCH_BYTES = 192 * 1024
 NETWORK_BATCH_BYTES = 512 * 1024
+# A reading of so few is over before anybody could look at the memory that is left.
+BATCHES_UNWATCHED = 4
+
+IN_PARTS = "read them in parts with frame.chunks(..., rows=100_000), or fewer rows or columns"
 
 
 class Frame:
@@ -44,6 +52,9 @@ class Frame:
     Each Postgres type has a dtype of its own, the same for an empty result: see ``workbench.frames.types``.
     Raises FrameError for what cannot be read exactly, and for SQL that Postgres refuses. A queryset that was
     read already is read anew.
+
+    Warns (FrameWarning) where the planner expects more rows than there is memory for, and raises FrameError
+    before there is none left; what was read so far is let go of.
 
     Examples::
 
@@ -65,8 +76,7 @@ class Frame:
     ) -> pd.DataFrame:
         reading = _Reading(query_of(source, params, using), index, categories)
         with Progress("Reading") as progress, _no_collection():
-            reading.copy(progress)
-            return reading.take()
+            return reading.all(progress)
 
     def chunks(
         self,
@@ -132,18 +142,53 @@ class _Reading:
         self._wires = [type_.wire for type_ in types_]
         self._sql = _sending([type_.send for type_ in types_], sql, len(described))
 
-    def copy(self, progress: Progress) -> None:
+    def all(self, progress: Progress) -> pd.DataFrame:
+        """Read all rows, as long as there is memory for them."""
         reader = Reader(self._wires, binary.COPY)
+        watch = Watch(
+            lambda: (progress.done, reader.bytes),
+            lambda: expected_rows(self._connection, self._sql),
+            lambda: interrupt.cancel(self._connection),
+            len([self._index] if isinstance(self._index, str) else self._index or []),
+        )
+        try:
+            with watch:
+                self._copy(progress, reader, watch)
+                return self.take()
+        except (MemoryError, DatabaseError) as error:
+            is_out = isinstance(error, MemoryError) or "out of memory" in str(error)
+            if not watch.shortage and not is_out:
+                raise
+        # Out here nothing but ourselves keeps what was read: neither the error nor its traceback.
+        self._columns.clear()
+        gc.collect()
+        release()
+        raise FrameError(
+            f"Reading was given up after {progress.done:,} rows, with {watch.shortage or 'nothing'} left of "
+            f"the memory: {IN_PARTS}."
+        )
+
+    def _copy(self, progress: Progress, reader: Reader, watch: Watch) -> None:
+        batches = 0
 
         def take(rows: list[bytes]) -> None:
+            nonlocal batches
+            if watch.shortage:
+                raise MemoryError
             progress.done += len(rows)
             self._add(rows, reader)
+            batches += 1
+            if batches == BATCHES_UNWATCHED:
+                watch.begin()
+            if watch.warning:
+                told, watch.warning = watch.warning, ""
+                warnings.warn(f"{told}: {IN_PARTS}.", FrameWarning, person_level())
 
         interrupt.watch(self._connection)
         receiver = Receiver(take, _batch_bytes(self._connection))
         with self._explained(), self._kept_transaction(), self._connection.cursor() as cursor:
             try:
-                with interrupt.kept(), self._connection.wrap_database_errors:
+                with self._connection.wrap_database_errors:
                     cursor.copy_expert(f"COPY ({self._sql}\n) TO STDOUT (FORMAT binary)", receiver)
             except DataError as error:
                 if isinstance(error.__cause__, errors.NumericValueOutOfRange):
@@ -152,8 +197,11 @@ class _Reading:
                     ) from error
                 raise
             except BaseException:
-                # Else the next statement would wait until the server has sent the rest.
-                interrupt.cancel(self._connection)
+                # Else the server would go on sending, and hold on to what it reads, until the next statement.
+                if interrupt.cancel(self._connection):
+                    interrupt.settle()
+                    with silence.asking(self._connection), suppress(psycopg2.Error):
+                        self._connection.connection.cursor().execute("SELECT 1")
                 raise
         receiver.finish()
 
@@ -177,10 +225,7 @@ class _Reading:
     def chunks(self, size: int) -> Iterator[pd.DataFrame]:
         reader = Reader(self._wires, binary.RECORD)
         interrupt.watch(self._connection)
-        # Through a pooler a cursor of the server's is lost: there the rows are read at once.
-        is_pooled = self._connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
-        new_cursor = self._connection.cursor if is_pooled else self._connection.chunked_cursor
-        with self._explained(), new_cursor() as cursor, Progress("Reading") as progress:
+        with self._explained(), self._chunked_cursor() as cursor, Progress("Reading") as progress:
             cursor.execute(f"SELECT pg_catalog.record_send(q) FROM ({self._sql}\n) AS q")
             is_first, left, batch = True, size, binary.FIRST_BATCH
             while rows := [bytes(row) for (row,) in cursor.fetchmany(min(left, batch))]:
@@ -193,6 +238,18 @@ class _Reading:
                     is_first, left = False, size
             if left < size or is_first:
                 yield self.take()
+
+    @contextmanager
+    def _chunked_cursor(self) -> Iterator[Any]:
+        # Through a pooler a cursor of the server's is lost: there the rows are read at once.
+        is_pooled = self._connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
+        cursor = self._connection.cursor() if is_pooled else self._connection.chunked_cursor()
+        try:
+            yield cursor
+        finally:
+            # It is told to the server, after an interrupt too.
+            with silence.asking(self._connection), suppress(Error, psycopg2.Error):
+                cursor.close()
 
     def take(self) -> pd.DataFrame:
         """Return the rows so far, and start anew."""

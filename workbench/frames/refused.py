@@ -12,6 +12,8 @@ from django.db import DatabaseError
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
+from workbench.connection import StatementFailed
+from workbench.connection.names import typed
 from workbench.errors import OneSentence, listed, or_rather
 from workbench.frames.errors import REFUSED, FrameError, RefusedSQL
 from workbench.frames.query import Query
@@ -26,7 +28,6 @@ PLACEHOLDER = re.compile(r"%(?:%|(?:\(.*?\))?\w)")
 # A name, and those before it.
 NAME = re.compile(r'(?:"(?:[^"]|"")+"|\w+)(?:\s*\.\s*(?:"(?:[^"]|"")+"|\w+))*')
 WORD = re.compile(r'"(?:[^"]|"")+"|\w+')
-PLAIN = re.compile(r"[a-z_][a-z0-9_$]*")
 PERHAPS = re.compile(r'Perhaps you meant to reference the column "([^"]*)"')
 
 # As much of a line as is shown, and as much of that before what it is about.
@@ -63,9 +64,11 @@ def told(connection: BaseDatabaseWrapper, query: Query, error: DatabaseError) ->
     """Return what to tell about a text that was refused; None where that is not for us to say."""
     cause = error.__cause__
     said = getattr(cause, "diag", None)
+    made = next((made for kind, made in REFUSED.items() if isinstance(error, kind)), RefusedSQL)
+    if isinstance(error, StatementFailed) and isinstance(cause, errors.InsufficientPrivilege):
+        return made(str(error))
     if isinstance(error, OneSentence) or said is None or not said.message_primary:
         return None
-    made = next((made for kind, made in REFUSED.items() if isinstance(error, kind)), RefusedSQL)
     # What is never closed goes on into what was put behind it.
     what = said.message_primary.replace(AFTER, "")
     at = None
@@ -136,7 +139,7 @@ def _folded(word: str) -> str:
 
 def _quoted(name: str) -> str:
     """Return a name as it is to be typed."""
-    return ".".join(each if PLAIN.fullmatch(each) else f'"{each}"' for each in name.split("."))
+    return ".".join(map(typed, name.split(".")))
 
 
 def _typed_at(connection: BaseDatabaseWrapper, query: Query, position: int) -> int:

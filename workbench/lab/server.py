@@ -11,12 +11,13 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx
 from django.conf import settings
-from jupyter_server.serverapp import ServerApp, list_running_servers
+from jupyter_server.serverapp import ServerApp, flags, list_running_servers
 from jupyter_server.utils import url_path_join
 from jupyterlab.labapp import LabApp
-from traitlets import default
+from traitlets import Bool, Dict, default
 from traitlets.config import Config
 
+from workbench.lab import guard
 from workbench.lab.contents import Contents
 from workbench.lab.kernels import KernelSpecs
 from workbench.lab.terminals import Terminals
@@ -31,21 +32,47 @@ SETTINGS = Path(__file__).with_name("settings")
 CUSTOM = Path(__file__).with_name("custom")
 
 
+PUBLIC = "Let others reach the lab, where --ip or the like says so; it prints what that means."
+
+
 class Server(ServerApp):
+    flags = Dict({**flags, "public": ({"Server": {"public": True}}, PUBLIC)})
+    public = Bool(False, help=PUBLIC).tag(config=True)
+
     @default("static_custom_path")
     def _default_static_custom_path(self) -> list[str]:
         # The person's own custom.css wins.
         return [str(Path(self.config_dir, "custom")), str(CUSTOM)]
 
+    def init_httpserver(self) -> None:
+        # All options are read, and nobody is let in yet.
+        guard.check(self, is_public=self.public)
+        super().init_httpserver()
+
     def start_app(self) -> None:
         self.log.addFilter(_is_no_address)
         super().start_app()
         self.log.removeFilter(_is_no_address)
+        if said := guard.meaning(self):
+            print(said)
+        if self.sock:
+            print(
+                f"It is at a socket file. '{guard.tunnel(self)}' leads there from another machine, to open:"
+            )
         # With the token, unless the person chose that or a password, as Jupyter shows it.
         lab = self._address()
         print(f"JupyterLab   {lab.geturl()}")
         print(f"The page     {lab._replace(path=self._page_path()).geturl()}")
         print("Control-C stops both.", flush=True)
+
+    def write_browser_open_files(self) -> None:
+        # They hold the token, and Jupyter leaves to the umask who can read them.
+        self.remove_browser_open_files()
+        umask = os.umask(0o077)
+        try:
+            super().write_browser_open_files()
+        finally:
+            os.umask(umask)
 
     @property
     def page_url(self) -> str:
@@ -59,6 +86,8 @@ class Server(ServerApp):
     def _address(self) -> SplitResult:
         """Return where Jupyter opens its browser, or where the person says that it is reached."""
         shown = urlsplit(self.public_url)
+        if self.sock and not self.custom_display_url:  # No browser opens that.
+            return shown._replace(scheme="http", netloc=f"localhost:{guard.TUNNEL_PORT}")
         # A browser takes localhost and 127.0.0.1 for two, and is let in where it came to only.
         return (
             shown if self.custom_display_url else shown._replace(netloc=urlsplit(self.connection_url).netloc)
@@ -66,7 +95,10 @@ class Server(ServerApp):
 
 
 def lab(arguments: list[str]) -> ServerApp:
-    """Return a lab that is ready to start. Jupyter's config files and ``arguments`` win over our defaults."""
+    """Return a lab that is ready to start. Jupyter's config files and ``arguments`` win over our defaults.
+
+    Raises NotGuarded where they would let others in.
+    """
     # For the terminals in it: the Python of this environment, wherever the lab was started from.
     prepend("PATH", str(Path(sys.executable).parent))
     LabApp.serverapp_class = Server

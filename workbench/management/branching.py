@@ -30,7 +30,7 @@ from workbench.branches.listing import age, expiry, is_called
 from workbench.connection import Place, where
 from workbench.schema import snapshot as tables
 from workbench.schema.snapshot import Difference, only, read
-from workbench.show import Grid, Part, Row, Shown, Words
+from workbench.show import Grid, Part, Row, Shown, Words, printable
 from workbench.words import size
 
 VERBS = ("create", "use", "list", "diff", "reset", "drop", "rename")
@@ -174,7 +174,7 @@ def _drop(name: str | None, end: bool, using: str) -> Shown:
 
 def removed(said: list[str]) -> str:
     """Say what a sweep removed."""
-    return f"Removed what was left: {'; '.join(said)}."
+    return printable(f"Removed what was left: {'; '.join(said)}.")
 
 
 def _difference(other: str, app_labels: list[str], using: str) -> Difference:

@@ -38,6 +38,8 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
         waiting,
     )
 
+    # First: it is about what the others do.
+    interrupt.register(shell)
     magics.register(shell)
     cells.register(shell)
     branch.register(shell)
@@ -45,7 +47,6 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
     follow.register(shell)
     idle.register(shell)
     greeting.register(shell)
-    interrupt.register(shell)
     display.register(shell)
     waiting.register(shell)
     guide.register(shell)

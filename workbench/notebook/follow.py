@@ -22,6 +22,7 @@ from psycopg2.extensions import TRANSACTION_STATUS_IDLE, TRANSACTION_STATUS_INER
 from workbench.branches import moved
 from workbench.connection.sessions import accompany
 from workbench.notebook.display import short
+from workbench.notebook.interrupt import before_cell
 from workbench.notebook.request import is_cell
 from workbench.schema import sources
 from workbench.schema.follow import Follower
@@ -39,7 +40,7 @@ WORD = re.compile(r"\w+")
 def register(shell: InteractiveShell) -> None:
     following = Following(shell)
     shell.events.register("pre_execute", following.rest)
-    shell.events.register("pre_run_cell", following.begin)
+    before_cell(shell, following.begin)
     shell.events.register("post_run_cell", following.end)
     connection_created.connect(following.attach, weak=False)
     following.guard()

@@ -19,9 +19,11 @@ from django.db.backends.signals import connection_created
 from IPython.core.interactiveshell import ExecutionInfo, InteractiveShell
 
 from workbench.connection.sessions import Connection, accompany, is_as_new
+from workbench.notebook.interrupt import before_cell
 
-# After a cell. To connect anew takes milliseconds on this machine, and round trips with TLS elsewhere.
-NEAR_SECONDS = 10.0
+# After a cell. To connect anew takes milliseconds on this machine, and round trips with TLS elsewhere. The
+# first is less than what needs a database for itself waits for others (branches/maintenance.py).
+NEAR_SECONDS = 3.0
 FAR_SECONDS = 60.0
 
 # What a session keeps, and tells nobody: settings with a name of the person's own, the last number of a
@@ -44,7 +46,7 @@ USES_RAW = re.compile(r"(?<!\bworkbench)(?<!\bdjango\.db)\.connection\b")
 def register(shell: InteractiveShell) -> None:
     idle = Idle()
     connection_created.connect(idle.attach, weak=False)
-    shell.events.register("pre_run_cell", idle.begin)
+    before_cell(shell, idle.begin)
     shell.events.register("post_run_cell", idle.end)
 
 

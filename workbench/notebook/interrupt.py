@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Callable
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -16,7 +18,9 @@ def register(shell: InteractiveShell) -> None:
         lines = shell.InteractiveTB.structured_traceback(kind, error, trace)
         if interrupt.cancelled.is_set():
             interrupt.cancelled.clear()
-            lines = ["KeyboardInterrupt: the query was cancelled."]
+            lines = [f"KeyboardInterrupt: {interrupt.given_up or 'the query was cancelled.'}"]
+        elif str(error):
+            lines = [f"KeyboardInterrupt: {error}"]
         shell._showtraceback(kind, error, lines)
 
     def begin(*_: object) -> None:
@@ -25,3 +29,34 @@ def register(shell: InteractiveShell) -> None:
 
     shell.events.register("pre_run_cell", begin)
     shell.set_custom_exc((KeyboardInterrupt,), explain)
+    shell.ast_transformers.append(_stop)
+
+
+def before_cell(shell: InteractiveShell, hook: Callable[..., None]) -> None:
+    """Call ``hook``, which may have to wait, before each cell. An interrupt of it is one of the cell.
+
+    IPython would go on with the cell, for which the person would have to interrupt it again.
+    """
+
+    def stoppable(*arguments: Any) -> None:
+        try:
+            hook(*arguments)
+        except KeyboardInterrupt as error:
+            _stop.error = error
+
+    shell.events.register("pre_run_cell", stoppable)
+
+
+class _Stop(ast.NodeTransformer):
+    """Makes a cell that was interrupted before it began raise that instead."""
+
+    error: KeyboardInterrupt | None = None
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        if self.error is None:
+            return node
+        said, self.error = str(self.error), None
+        return ast.parse(f"raise KeyboardInterrupt({said!r})")
+
+
+_stop = _Stop()

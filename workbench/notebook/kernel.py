@@ -15,9 +15,24 @@ def main() -> None:
     prepend("PYTHONPATH", str(Path(__file__).parents[2]))
     prepend("PATH", str(Path(sys.executable).parent))
     from ipykernel.kernelapp import IPKernelApp
+    from traitlets import default
+
+    from workbench import redaction
+    from workbench.notebook.session import RedactingSession
+
+    # Before the settings are read, which may fail.
+    redaction.remember_all(os.environ)
+    redaction.redact_logs()
+
+    class Kernel(IPKernelApp):
+        outstream_class = "workbench.notebook.session.Stream"
+
+        @default("session")
+        def _default_session(self) -> RedactingSession:
+            return RedactingSession(parent=self)
 
     # Its warnings go to the terminal of the lab, where nobody can act on them.
-    IPKernelApp.launch_instance([*sys.argv[1:], "--ext", EXTENSION], log_level=logging.ERROR)
+    Kernel.launch_instance([*sys.argv[1:], "--ext", EXTENSION], log_level=logging.ERROR)
 
 
 def prepend(variable: str, folder: str) -> None:

@@ -129,7 +129,8 @@ class WorkbenchMagics(Magics):
         if not evolution.chain:
             return
         place = where(evolution.using)
-        if not (place.is_embedded or is_settled or getattr(settings, "WORKBENCH_YES", False)):
+        is_confirmed = is_settled or getattr(settings, "WORKBENCH_YES", False)
+        if not (place.is_embedded or place.is_read_only or is_confirmed):
             raise CellError(f"This migrates {place}: add --yes if that is what you want.")
         with evolved.offered(keep(evolution)):
             arguments = [evolution.app_label, evolution.chain[-1].name, "--database", evolution.using]

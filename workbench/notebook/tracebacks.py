@@ -6,8 +6,10 @@ It is a mode of IPython's beside its others, which ``%xmode`` chooses from.
 
 from __future__ import annotations
 
+import linecache
 import sys
-from functools import wraps
+from functools import partial, wraps
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -16,6 +18,8 @@ from IPython.core.ultratb import AutoFormattedTB
 from IPython.utils.PyColorize import theme_table
 from pygments.token import Token
 
+from workbench import errors
+from workbench.notebook.display import short
 from workbench.notebook.guesses import meant
 from workbench.notebook.misuse import misuse
 from workbench.notebook.persons import is_own, module
@@ -28,6 +32,7 @@ MOST = 20
 
 def register(shell: InteractiveShell) -> None:
     shell.InteractiveTB = Tracebacks(shell)
+    errors.places = partial(places, shell)
     show: Any = shell.find_line_magic("tb")
 
     @wraps(show)
@@ -97,6 +102,22 @@ class Tracebacks(AutoFormattedTB):
         said = f"[... {counted(hidden, 'frame')} not shown: %tb shows all]"
         parts = [(Token, "    "), (Token.ExcName, said), (Token, "\n")]
         return theme_table[self._theme_name].format(parts)
+
+
+def places(shell: InteractiveShell, error: BaseException) -> list[str]:
+    """Return the lines of the person's own that an error went through; none where there is only one."""
+    trace, _ = own(error.__traceback__)
+    found: list[str] = []
+    is_obvious = True
+    while trace is not None:
+        file = trace.tb_frame.f_code.co_filename
+        named = shell.compile.format_code_name(file)
+        lines = linecache.getlines(file)
+        is_obvious = is_obvious and not found and sum(not line.isspace() for line in lines) <= 1
+        text = lines[trace.tb_lineno - 1].strip() if trace.tb_lineno <= len(lines) else ""
+        found.append(f"{' '.join(named) if named else short(Path(file))}, line {trace.tb_lineno}: {text}")
+        trace = trace.tb_next
+    return [] if is_obvious else found
 
 
 def own(trace: TracebackType | None) -> tuple[TracebackType | None, int]:

@@ -25,12 +25,13 @@ from tornado import web
 from tornado.ioloop import IOLoop
 
 from workbench.page import AGAIN, ASSETS
+from workbench.page.visitors import LET_IN
 
 PLACE = "workbench"
 # What a request says that the page listens to: not its cookies, nor who it is from.
 HEADERS = ("If-None-Match", AGAIN)
-# What the server says of an answer itself.
-ITS_OWN = ("content-length", "date", "server")
+# What the server says of an answer itself, and of how it is reached.
+ITS_OWN = ("content-length", "date", "server", "strict-transport-security")
 THREADS = 2
 
 Answer = tuple[str, list[tuple[str, str]], bytes]
@@ -90,12 +91,14 @@ def _environ(place: str, path: str, query: str, headers: dict[str, str]) -> dict
         "SERVER_PORT": "80",
         "SERVER_PROTOCOL": "HTTP/1.1",
         "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
+        # So Django sends nobody on to HTTPS: that is Jupyter's to know.
+        "wsgi.url_scheme": "https",
         "wsgi.input": io.BytesIO(),
         "wsgi.errors": sys.stderr,
         "wsgi.multithread": True,
         "wsgi.multiprocess": True,
         "wsgi.run_once": False,
+        LET_IN: True,
         **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()},
     }
 

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from psycopg2 import sql
 
-from workbench.page.local import is_secret, plural
+from workbench.page.local import plural
+from workbench.redaction import is_secret
 from workbench.schema.snapshot import Column, Table
 
 # A table with more rows shows its last ones after a gap.

@@ -20,15 +20,15 @@ from django.views.decorators.http import require_safe
 from workbench.branches import Branch, BranchError, Branches
 from workbench.branches.kind import MAIN
 from workbench.connection import ConnectionFailed
-from workbench.errors import OneSentence
 from workbench.page import AGAIN, ASSETS
 from workbench.page.local import local_apps
 from workbench.page.look import NotThere, State, Unavailable, databases, look
+from workbench.page.visitors import NotLetIn, check
+from workbench.web.policy import HEADER, POLICY
 
 # Not among Django's static files: their address is fixed when it is first asked for, and in the lab the page
 # is at another one. Its own files are beside it, wherever it is.
 FOLDER = Path(__file__).parent / "assets"
-POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 
 # Of the migrations so many that are applied, and that are not, are not folded away.
 APPLIED_SHOWN, PENDING_SHOWN = 4, 8
@@ -67,11 +67,14 @@ def show(request: HttpRequest) -> HttpResponseBase:
     """Show a branch: ``?branch=try-out&app=catalog&database=default``, of which each has a default.
 
     404 where what was asked for is not there, 503 where the database cannot be read now, 304 where nothing is
-    otherwise than the request's ETag says.
+    otherwise than the request's ETag says. Whom it is not for it sends to a login, or answers 403.
     """
     asked = {name: request.GET.get(name, "") for name in ("database", "branch", "app")}
     try:
+        check(request)
         state = look(**asked, is_again=AGAIN in request.headers)
+    except NotLetIn as error:
+        return error.answer or _trouble(asked, error, HTTPStatus.FORBIDDEN)
     except NotThere as error:
         return _trouble(asked, error, HTTPStatus.NOT_FOUND, error.branches)
     except (BranchError, ConnectionFailed, Unavailable) as error:
@@ -102,7 +105,7 @@ def _asset(name: str) -> tuple[bytes, str]:
 
 
 def _trouble(
-    asked: dict[str, str], error: OneSentence, status: HTTPStatus, branches: Branches | None = None
+    asked: dict[str, str], error: Exception, status: HTTPStatus, branches: Branches | None = None
 ) -> HttpResponse:
     """Say in one sentence why there is nothing to show, with the way back."""
     context = {
@@ -123,7 +126,7 @@ def _trouble(
 def _answer(text: str, status: HTTPStatus) -> HttpResponse:
     response = HttpResponse(text, status=status)
     response["Cache-Control"] = "no-store"
-    response["Content-Security-Policy"] = POLICY
+    response[HEADER] = POLICY
     return response
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from django.apps import apps
 
+from workbench.connection.names import quoted, typed
 from workbench.queries.tree import Node
 
 # A scan of fewer rows takes no time; of more than a part of them, an index would not help.
@@ -75,7 +76,7 @@ def of(cursor: Any, top: Node) -> Iterator[Hint]:
     for name in stale:
         yield Hint(
             f"Postgres knows too little about the rows of {name}, and expected another number of them:",
-            f"ANALYZE {name};",
+            f"ANALYZE {typed(name)};",
             "postgres",
         )
 
@@ -112,7 +113,9 @@ def _index(cursor: Any, node: Node) -> Iterator[Hint]:
         yield Hint(text, code)
     else:
         yield Hint(
-            text, f"CREATE INDEX CONCURRENTLY ON {table} ({', '.join(map(_quoted, names))});", "postgres"
+            text,
+            f"CREATE INDEX CONCURRENTLY ON {typed(table)} ({', '.join(map(quoted, names))});",
+            "postgres",
         )
 
 
@@ -155,12 +158,8 @@ def _of_model(table: str, columns: list[str]) -> str:
 
 def _regclass(node: Node) -> str:
     names = [node.told.get("Schema"), node.told["Relation Name"]]
-    return ".".join(_quoted(str(name)) for name in names if name)
+    return ".".join(quoted(str(name)) for name in names if name)
 
 
 def _name(node: Node) -> str:
     return str(node.told["Relation Name"])
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'

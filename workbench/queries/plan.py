@@ -14,7 +14,6 @@ from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import extensions
 
-from workbench.connection import interrupt
 from workbench.queries import hints
 from workbench.queries.hints import Hint
 from workbench.queries.text import BLANK, STRING
@@ -66,7 +65,7 @@ def plan_of(connection: BaseDatabaseWrapper, query: bytes | None, *, analyze: bo
     if raw is None or raw.closed or raw.encoding != "UTF8" or not _is_ready(raw):
         return None
     try:
-        with interrupt.kept(), connection.wrap_database_errors:
+        with connection.wrap_database_errors:
             return _explained(raw, text, analyze)
     except Error as error:
         said = str(error).strip().partition("\n")[0]

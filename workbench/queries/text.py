@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import Any
 
-from workbench.connection.queue import IN_ADDRESS, masked
+from workbench.redaction import NAME, masked, without_addresses
 from workbench.show import counted
 
 # Longer values, and longer lists of them, are cut.
@@ -39,7 +39,7 @@ SAVEPOINT = re.compile(r"((?:ROLLBACK TO |RELEASE )?SAVEPOINT) .*", re.DOTALL)
 DATA = re.compile(rf"{BLANK}(?:SELECT|INSERT|UPDATE|DELETE|MERGE|WITH|VALUES|TABLE|COPY)\b", re.I | re.DOTALL)
 
 # Names of columns whose values nobody shows.
-HIDDEN = r"\b\w*(?:passw(?:or)?d|secret|token|api_?key|session_(?:key|data))\w*"
+HIDDEN = rf"\b\w*(?:{NAME}|session_data)\w*"
 # What is selected holds no values, as a rule: a secret's name there hides nothing.
 SELECTED = re.compile(r"\s*SELECT\b[^'$]*?\bFROM\b", re.IGNORECASE)
 LITERALS = re.compile(rf"{STRING}|\$(\w*)\$.*?\$\1\$", re.DOTALL)
@@ -74,7 +74,7 @@ def shown(sql: str) -> str:
 
 def without_secrets(sql: str) -> str:
     """Return what reads or writes rows, or a part of it, without secret values, and with long ones cut."""
-    return IN_ADDRESS.sub(r"\1***", _masked(_short(sql)))
+    return without_addresses(_masked(_short(sql)))
 
 
 def formatted(sql: str) -> str:

@@ -13,6 +13,7 @@ import psycopg2
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
+from workbench.connection import interrupt, silence
 from workbench.connection.locks import strongest
 
 # Between two looks of those beside it: often enough to feel what a person would, rare enough not to be in
@@ -43,6 +44,7 @@ class Beside:
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
         self.pid = 0
+        self._unit = silence.unit_of(connection.connection) or silence.SECONDS
         self._names: dict[int, str] = {}
         self._is_felt = False
         self._tables: dict[str, None] = {}
@@ -107,10 +109,13 @@ class Beside:
         self._is_over.set()
         self._wake.set()
         for thread, session in zip(self._threads, self._sessions, strict=True):
+            deadline, asking = time.monotonic() + self._unit, None
             # It may just be about to ask for something that it cannot have yet.
             while thread.is_alive():
-                with suppress(psycopg2.Error):
-                    session.cancel()
+                if time.monotonic() > deadline:
+                    silence.give_up(session, "The server did not end it.")
+                elif asking is None or not asking.is_alive():
+                    asking = interrupt.ask(session)
                 thread.join(PAUSE_SECONDS)
         for session in self._sessions:
             session.close()

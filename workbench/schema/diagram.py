@@ -13,6 +13,7 @@ from django.db import DEFAULT_DB_ALIAS
 
 from workbench.schema.history import Models, connection_to
 from workbench.schema.snapshot import Snapshot, Table, expected_tables, only, read
+from workbench.show import printable
 
 SHORT_TYPES = {
     "timestamp with time zone": "timestamptz",
@@ -110,7 +111,7 @@ def _entity(name: str) -> str:
     """Return a table's name, or a line's, as the grammar allows it."""
     if PLAIN.fullmatch(name) and not KEYWORDS.match(name):
         return name
-    return f'"{name.translate(LOOKALIKES)}"'
+    return f'"{printable(name).translate(LOOKALIKES)}"'
 
 
 def _word(name: str) -> str:

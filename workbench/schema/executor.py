@@ -13,6 +13,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ProjectState
 
+from workbench.connection import StatementFailed
 from workbench.errors import OneSentence
 from workbench.schema import patience
 from workbench.schema.effects import described
@@ -65,9 +66,10 @@ class Executor(MigrationExecutor):
 
         try:
             return self._patience.whole(attempt) if migration.atomic else attempt(0)
-        except OneSentence:
-            raise
         except Error as error:
+            # A sentence of our own has said it all; what the server fails at is said where it happened.
+            if issubclass(type(error), OneSentence) and not isinstance(error, StatementFailed):
+                raise
             operation = _operation(error)
             said = [self._failure(migration, operation, error), self._outcome(migration, operation, invalid)]
             if len(self._patience.waited_for) == 1 and patience.is_lock_missed(error):
@@ -111,6 +113,8 @@ class Executor(MigrationExecutor):
 
 def one_line(error: BaseException) -> str:
     """Return what Postgres said, in one line that ends with a full stop."""
+    if isinstance(error, StatementFailed):
+        return error.what
     said = str(error).strip().partition("\n")[0].rstrip(".")
     detail = getattr(getattr(error.__cause__, "diag", None), "message_detail", None)
     return f"{said}. {' '.join(detail.split())}" if detail else f"{said}."

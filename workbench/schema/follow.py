@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -79,6 +79,25 @@ class Follower:
         if before == recorded.keys() and alias not in self._failed:
             return []
         self._applied[alias] = frozenset(recorded)
+        behind_before = self._behind.get(alias, {})
+        try:
+            said = self._follow(connection, recorded)
+        except BaseException:
+            # Interrupted halfway: the next look begins anew.
+            self._applied.pop(alias)
+            self._behind[alias] = behind_before
+            raise
+        if alias not in self._failed and by_others and before not in (None, recorded.keys()):
+            # The last of each app, in the order of applying, whether it has a file here or not.
+            last = dict([*recorded])
+            labels = sorted({label for label, _ in before ^ recorded.keys()})
+            others = [f"Another session migrated {label} to {last.get(label, 'zero')}." for label in labels]
+            return [*others, *said]
+        return said
+
+    def _follow(self, connection: BaseDatabaseWrapper, recorded: Mapping[Key, Any]) -> list[str]:
+        """Let the names follow, and return what became of them."""
+        alias = connection.alias
         try:
             history = history_of(connection, recorded)
             behind = self._behind_of(history)
@@ -89,15 +108,9 @@ class Follower:
             was, self._failed[alias] = self._failed.get(alias), sentence
             return [] if was == sentence else [sentence]
         self._failed.pop(alias, None)
-        said = []
-        if by_others and before not in (None, recorded.keys()):
-            # The last of each app, in the order of applying, whether it has a file here or not.
-            last = dict([*recorded])
-            labels = sorted({label for label, _ in before ^ recorded.keys()})
-            said = [f"Another session migrated {label} to {last.get(label, 'zero')}." for label in labels]
-        for label in self._move(alias, behind, point):
-            said += self._rebind(alias, label)
-        return said
+        return [
+            sentence for label in self._move(alias, behind, point) for sentence in self._rebind(alias, label)
+        ]
 
     def _behind_of(self, history: History) -> dict[str, str]:
         """Return the apps whose real classes do not fit, each with the migration that it is at."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from workbench.connection.names import quoted
 from workbench.schema.snapshot import Change, Column, Constraint, Index
 from workbench.show import ADDED
 
@@ -80,8 +81,3 @@ def _actions(old: Column, new: Column) -> Iterator[str]:
         yield f"SET DEFAULT {old.default}"
     if old.identity and old.identity != new.identity:
         yield f"SET GENERATED {old.identity}" if new.identity else f"ADD GENERATED {old.identity} AS IDENTITY"
-
-
-def quoted(name: str) -> str:
-    """Return a name as SQL quotes it; Django's quote_name() leaves quotes within as they are."""
-    return '"' + name.replace('"', '""') + '"'

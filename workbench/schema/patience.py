@@ -21,7 +21,7 @@ from django.db import Error
 from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors
 
-from workbench.connection import interrupt
+from workbench.connection import silence
 from workbench.connection.queue import Session
 from workbench.connection.waits import Watch
 
@@ -124,7 +124,7 @@ class Patience:
 
     def _around(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any) -> Any:
         run = partial(execute, sql, params, many, context)
-        with interrupt.kept(), self._watch.statement():
+        with self._watch.statement():
             if self._connection.in_atomic_block:
                 self._limit_transaction()
             elif self.is_patient:
@@ -136,8 +136,10 @@ class Patience:
             return run()
 
     def _limit_transaction(self) -> None:
+        if self._length is None:
+            return
         transaction = self._connection.atomic_blocks[0]
-        if self._length is not None and self._limited is not transaction:
+        if self._limited is not transaction:
             self._limited = transaction
             self._ask(LIMIT, _milliseconds(self._length), True)
 
@@ -156,7 +158,11 @@ class Patience:
 
     def _ask(self, query: str, *params: Any) -> Any:
         # psycopg2's own cursor: these statements are nobody's.
-        with self._connection.wrap_database_errors, self._connection.create_cursor() as cursor:
+        with (
+            self._connection.wrap_database_errors,
+            silence.asking(self._connection),
+            self._connection.create_cursor() as cursor,
+        ):
             cursor.execute(query, params)
             return cursor.fetchone()[0]
 

@@ -21,11 +21,11 @@ from django.db.migrations.state import ProjectState
 from workbench import evolved
 from workbench.branches import copied
 from workbench.connection import where
-from workbench.connection.interrupt import kept, watched
-from workbench.connection.queue import masked
+from workbench.connection.interrupt import watched
 from workbench.connection.sessions import holds_transaction
 from workbench.errors import OneSentence
 from workbench.progress import Progress
+from workbench.redaction import masked
 from workbench.schema.advice import verdicts
 from workbench.schema.confine import confined
 from workbench.schema.effects import described
@@ -142,8 +142,7 @@ def rehearse(
 @contextmanager
 def _in_one_sentence() -> Iterator[None]:
     try:
-        with kept():
-            yield
+        yield
     except OneSentence:
         raise
     except Error as error:
@@ -210,10 +209,9 @@ class _Executor(MigrationExecutor):
         connection = self.connection
         self.observer.begin(is_felt=is_felt)
         try:
-            with kept():
-                # All the rest stays, also what a new one would hide: what was made in a cell and is undone.
-                self.loader.applied_migrations = self.recorder.applied_migrations()  # type: ignore[assignment]
-                self.migrate([], plan)
+            # All the rest stays, also what a new one would hide: what was made in a cell and is undone.
+            self.loader.applied_migrations = self.recorder.applied_migrations()  # type: ignore[assignment]
+            self.migrate([], plan)
             if connection.connection is not None and holds_transaction(connection):
                 raise SchemaError("It leaves a transaction open, and what is done in that is not kept.")
         except (Exception, SystemExit) as error:

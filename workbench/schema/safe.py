@@ -23,9 +23,9 @@ from django.db.migrations.state import ProjectState
 from django.db.models.functions import Cast, Now
 from django.utils import timezone
 
+from workbench.connection.names import of_table, quoted
 from workbench.schema.facts import Passage
 from workbench.schema.losses import NAME, PART
-from workbench.schema.mend import quoted
 from workbench.schema.stakes import NAME_BYTES
 from workbench.schema.steps import Fill, Step, Way
 
@@ -331,7 +331,7 @@ def _column_first(seen: Seen) -> Way:
         wanted = _changed(wanted, "default", null=True)
     field = seen.after.apps.get_model(seen.label, operation.model_name)._meta.get_field(operation.name)
     table = field.model._meta.db_table
-    place, column = _quoted(table), quoted(field.column)
+    place, column = of_table(table), quoted(field.column)
     sql: list[ops.RunSQL] = []
     names: list[str] = []
     if field.unique:
@@ -340,7 +340,7 @@ def _column_first(seen: Seen) -> Way:
         sql.append(_index("", quoted(_name(table, field.column, "idx")), f" ON {place} ({column})"))
     if field.remote_field and field.db_constraint:
         to = field.target_field
-        target = f"{_quoted(to.model._meta.db_table)} ({quoted(to.column)})"
+        target = f"{of_table(to.model._meta.db_table)} ({quoted(to.column)})"
         names.append(_name(table, field.column, "fk"))
         rest = f"FOREIGN KEY ({column}) REFERENCES {target} DEFERRABLE INITIALLY DEFERRED"
         sql.append(_not_valid(place, quoted(names[-1]), rest))
@@ -378,7 +378,7 @@ def _not_null(seen: Seen) -> tuple[Step, ...]:
     alter: Operation = ops.AlterField(operation.model_name, operation.name, operation.field)
     if operation.field.has_default() or operation.field.has_db_default() or _is_key(seen):
         # With the table locked, Django would look for rows to give the default to, or check the key again.
-        action = f"ALTER TABLE {_quoted(table)} ALTER COLUMN {quoted(field.column)}"
+        action = f"ALTER TABLE {of_table(table)} ALTER COLUMN {quoted(field.column)}"
         sql = ops.RunSQL(f"{action} SET NOT NULL", reverse_sql=f"{action} DROP NOT NULL")
         alter = ops.SeparateDatabaseAndState([sql], [alter])
     return (
@@ -396,7 +396,7 @@ def _is_key(seen: Seen) -> bool:
 def _column_alone(seen: Seen) -> Way:
     operation = seen.operation
     field = seen.before(operation.model_name)._meta.get_field(operation.name)
-    action = f"ALTER TABLE {_quoted(field.model._meta.db_table)} ALTER COLUMN {quoted(field.column)}"
+    action = f"ALTER TABLE {of_table(field.model._meta.db_table)} ALTER COLUMN {quoted(field.column)}"
     sql = ops.RunSQL(f"{action} DROP NOT NULL", reverse_sql=f"{action} SET NOT NULL")
     return Way(
         "Django takes a foreign key away and adds it again to change its column, and every row is checked. "
@@ -439,7 +439,7 @@ def _field_first(seen: Seen) -> Way:
         steps.append(ops.AlterField(operation.model_name, operation.name, _changed(field, **options)))
     gone = ops.RemoveField(operation.model_name, operation.name)
     steps.append(ops.SeparateDatabaseAndState(state_operations=[gone]))
-    action = f"ALTER TABLE {_quoted(field.model._meta.db_table)}"
+    action = f"ALTER TABLE {of_table(field.model._meta.db_table)}"
     column = quoted(field.column)
     drop = ops.RunSQL(
         f"{action} DROP COLUMN {column}",
@@ -460,7 +460,7 @@ def _model_first(seen: Seen) -> Way:
     if keys:
         words += " Its foreign keys go now: else the new code could not delete what they refer to."
     state = ops.SeparateDatabaseAndState(state_operations=[ops.DeleteModel(operation.name)])
-    drop = ops.RunSQL(f"DROP TABLE {_quoted(model._meta.db_table)}")
+    drop = ops.RunSQL(f"DROP TABLE {of_table(model._meta.db_table)}")
     return Way(words, (Step((*keys, state), "Now."), Step((drop,), "In the next release.")))
 
 
@@ -556,8 +556,3 @@ def _not_valid(place: str, name: str, rest: str) -> ops.RunSQL:
 
 def _name(table: str, column: str, what: str) -> str:
     return truncate_name(f"{table}_{column}_{what}".replace('"', ""), NAME_BYTES)
-
-
-def _quoted(table: str) -> str:
-    """Return a table's name as SQL has it; one with a schema comes with its quotes."""
-    return table if table.startswith('"') else quoted(table)

@@ -29,9 +29,11 @@ def session(connection: BaseDatabaseWrapper) -> Iterator[BaseDatabaseWrapper]:
     other: BaseDatabaseWrapper = connection.copy()
     try:
         with other.cursor() as cursor:
+            # Where sessions only read, too: what is made here is seen by nobody else, and gone in a moment.
             cursor.execute(
                 "SELECT set_config('search_path', 'pg_temp, ' || current_setting('search_path'), false), "
-                "set_config('synchronous_commit', 'off', false)"
+                "set_config('synchronous_commit', 'off', false), "
+                "set_config('default_transaction_read_only', 'off', false)"
             )
         yield other
     finally:

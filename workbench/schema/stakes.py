@@ -14,6 +14,8 @@ from django.db.migrations.operations.base import Operation
 from django.db.migrations.state import ModelState, ProjectState
 from psycopg2 import sql
 
+from workbench.connection.names import of_table
+
 WORD = re.compile(r"\w+")
 # What these do cannot change a value that is there.
 HARMLESS = (
@@ -137,7 +139,7 @@ def names(cursor: Any, tables: Iterable[str]) -> dict[str, str]:
     """Return how Postgres writes the names of those of Django's tables that are there."""
     given = list(tables)
     # Django's way to name a schema: "library"."author".
-    quoted = [name if name[:1] == name[-1:] == '"' else f'"{name}"' for name in given]
+    quoted = [*map(of_table, given)]
     cursor.execute(NAMES, [given, quoted])
     return dict(cursor.fetchall())
 

@@ -9,17 +9,45 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
+import psycopg2
+from django.db import Error
 from django.db.backends.postgresql import base, client
+from django.db.utils import DatabaseErrorWrapper
+from django.utils.functional import cached_property
 from psycopg2 import OperationalError
+from psycopg2.extensions import TRANSACTION_STATUS_INERROR, TRANSACTION_STATUS_INTRANS
 
-from workbench.connection import embedded
-from workbench.connection.failures import ConnectionFailed, delays, explain, passes
-from workbench.connection.sessions import Connection, holds_transaction
+from workbench.connection import embedded, failures, interrupt, silence
+from workbench.connection.backend.operations import DatabaseOperations
+from workbench.connection.failures import (
+    BrokenTransaction,
+    ConnectionFailed,
+    TransactionOpen,
+    delays,
+    explain,
+    passes,
+    refuses_settings,
+)
+from workbench.connection.sessions import Connection, holds_transaction, startup, ways_out
 from workbench.progress import Progress
+from workbench.redaction import Secret, remember
+
+AT_ONCE_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
+
+SPOILED = (
+    "A statement of this transaction failed, so nothing of it is kept.",
+    "Run it again without that one, or with another transaction.atomic() around it.",
+)
+BROKEN_BLOCK = (
+    "A statement in this atomic block failed, so it takes no other one.",
+    "What the block had changed is taken back at its end: begin anew after that, and next time put another "
+    "transaction.atomic() around what may fail.",
+)
 
 # What finds the branch that a process is told to start on, and puts its address into the settings. The app
 # sets it: this room knows nothing of branches.
@@ -44,10 +72,89 @@ class DatabaseClient(client.DatabaseClient):
         super().runshell(parameters)
 
 
+class ErrorWrapper(DatabaseErrorWrapper):
+    """Django's, which also tells in one sentence of what is not the statement's own fault.
+
+    An error that an interrupt is met by becomes a KeyboardInterrupt.
+    """
+
+    wrapper: DatabaseWrapper
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        interrupt.settle(is_interrupted=kind is KeyboardInterrupt)
+        if kind is None:
+            return
+        if self.wrapper.connection is not None and silence.why_given_up(self.wrapper.connection):
+            # libpq may not have met the end yet.
+            self.wrapper.connection.close()
+        try:
+            super().__exit__(kind, error, trace)
+        except Error as django:
+            assert isinstance(error, psycopg2.Error)
+            if interrupt.is_met(error):
+                raise KeyboardInterrupt from error
+            told = failures.told(django, error, self.wrapper, is_commit=self.wrapper.is_committing)
+            if told is None:
+                raise
+            raise told.with_traceback(trace) from error
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
+    """Django's, with what an entry of DATABASES may have beside Django's own parts.
+
+    ``SESSION`` are settings of the server for each session, as in ``{"lock_timeout": "5s"}``; those in the
+    person's ``options`` win. A pooler, which has sessions of its own, gets none: neither where
+    ``DISABLE_SERVER_SIDE_CURSORS`` says that it is one, nor where it refuses them. With ``READ_ONLY`` they
+    are what the person relies on: such a pooler is then refused.
+    """
+
     client_class = DatabaseClient
+    ops_class = DatabaseOperations
     # Where the open connection leads to; None if that is over.
     leads_to: tuple[Any, ...] | None = None
+    # When connecting failed the last time, if that took long.
+    failure: tuple[float, ConnectionFailed] | None = None
+    is_committing = False
+
+    @cached_property
+    def wrap_database_errors(self) -> ErrorWrapper:
+        return ErrorWrapper(self)
+
+    def _commit(self) -> None:
+        raw = self.connection
+        if raw is not None and not raw.closed and raw.get_transaction_status() == TRANSACTION_STATUS_INERROR:
+            # Postgres would roll back, and call that no error: nobody would know that nothing was kept.
+            raise BrokenTransaction(*SPOILED)
+        self.is_committing = True
+        try:
+            super()._commit()  # type: ignore[misc]
+        finally:
+            self.is_committing = False
+
+    def _rollback(self) -> None:
+        # Small, and what is left to do after an interrupt.
+        with silence.asking(self):
+            super()._rollback()  # type: ignore[misc]
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        with silence.asking(self):
+            super()._savepoint_rollback(sid)  # type: ignore[misc]
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        raw = self.connection
+        if autocommit != raw.autocommit and raw.get_transaction_status() == TRANSACTION_STATUS_INTRANS:
+            keep, undo = ways_out(self)
+            raise TransactionOpen(
+                "A transaction is open already.",
+                f"Do this after its end: {keep} keeps what it did, {undo} takes it back.",
+            )
+        super()._set_autocommit(autocommit)  # type: ignore[misc]
+
+    def validate_no_broken_transaction(self) -> None:
+        if self.needs_rollback:
+            raise BrokenTransaction(*BROKEN_BLOCK) from self.rollback_exc  # type: ignore[attr-defined]
 
     def ensure_connection(self) -> None:
         """Connect, and anew where the settings lead elsewhere by now: on a branch, in every thread.
@@ -69,28 +176,64 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if find_branch is not None and self.settings_dict.get("BRANCH"):
             find_branch(self)
 
+    def connect(self) -> None:
+        """Connect. Who asks again right after that took long and failed, as a cell may, fails at once.
+
+        Raises ConnectionFailed.
+        """
+        began = time.monotonic()
+        if self.failure and began - self.failure[0] < AT_ONCE_SECONDS:
+            raise ConnectionFailed(str(self.failure[1])) from self.failure[1].__cause__
+        self.failure = None
+        try:
+            super().connect()
+        except ConnectionFailed as error:
+            now = time.monotonic()
+            if now - began > AT_ONCE_SECONDS:
+                self.failure = now, error
+            raise
+
     def get_connection_params(self) -> dict[str, Any]:
         self._find_branch()
         self.leads_to = address(self.settings_dict)
         params = super().get_connection_params()
         params.setdefault("connection_factory", Connection)
+        if session := self._session():
+            params["options"] = startup(session, self._own_options())
         if home := self.settings_dict.get("EMBEDDED"):
             try:
                 params.update(embedded.lease(Path(home)).address())
             except embedded.EmbeddedError as error:
                 raise ConnectionFailed(str(error)) from None
+        if password := params.get("password"):
+            params["password"] = Secret(password)
+            names = (params.get(name) for name in ("user", "dbname", "host"))
+            remember(password, *filter(None, names))
         return params
+
+    def _session(self) -> dict[str, Any]:
+        is_pooled = self.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
+        return {} if is_pooled else self.settings_dict.get("SESSION", {})
+
+    def _own_options(self) -> str:
+        # What libpq would read by itself, were there no options of ours.
+        own: str = self.settings_dict["OPTIONS"].get("options") or os.environ.get("PGOPTIONS", "")
+        return own
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """Connect, starting the embedded server or waking a sleeping one where need be.
 
         Only this is ever tried again, never a statement: that one may have run.
         """
-        home = self.settings_dict.get("EMBEDDED")
         try:
-            if home:
-                return self._connect_embedded(Path(home), conn_params)
-            return self._connect_patiently(conn_params)
+            try:
+                return self._connect_anyhow(conn_params)
+            except OperationalError as error:
+                is_required = self.settings_dict.get("READ_ONLY")
+                if not (self._session() and refuses_settings(error)) or is_required:
+                    raise
+            conn_params["options"] = self._own_options()
+            return self._connect_anyhow(conn_params)
         except OperationalError as error:
             is_gone = f'database "{conn_params.get("dbname")}" does not exist' in str(error)
             if is_gone and (branch := self.settings_dict.get("BRANCH")):
@@ -98,6 +241,11 @@ class DatabaseWrapper(base.DatabaseWrapper):
                     f"There is no branch {branch} any more: %branch use main goes back."
                 ) from error
             raise explain(error, conn_params) from error
+
+    def _connect_anyhow(self, params: dict[str, Any]) -> Any:
+        if home := self.settings_dict.get("EMBEDDED"):
+            return self._connect_embedded(Path(home), params)
+        return self._connect_patiently(params)
 
     def _connect_embedded(self, home: Path, params: dict[str, Any]) -> Any:
         cluster = embedded.Cluster(home)
@@ -115,16 +263,41 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
     def _connect_patiently(self, params: dict[str, Any]) -> Any:
         with Progress("Connecting") as progress:
-            for delay in delays():
-                try:
-                    return super().get_new_connection(params)
-                except OperationalError as error:
-                    if not passes(error):
-                        raise
+            try:
+                for delay in delays():
+                    try:
+                        return self._connect_apart(params)
+                    except OperationalError as error:
+                        if not passes(error, params.get("host", ""), progress.seconds):
+                            raise
                     logger.info("Waking %s", params.get("host"))
                     progress.now = "the server is not there yet"
                     time.sleep(delay)
-            return super().get_new_connection(params)
+                return self._connect_apart(params)
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt("nobody answered yet, so nothing was asked.") from None
+
+    def _connect_apart(self, params: dict[str, Any]) -> Any:
+        # libpq waits where no KeyboardInterrupt could reach it.
+        connect = super().get_new_connection
+        return interrupt.apart(lambda: connect(params), lambda raw: raw.close())
+
+    def init_connection_state(self) -> None:
+        params = self.get_connection_params()
+        try:
+            silence.watch(self, params)
+            with silence.asking(self):
+                super().init_connection_state()
+        except OperationalError as error:
+            why = silence.why_given_up(self.connection)
+            self.close()
+            raise explain(OperationalError(why) if why else error, params) from error
+
+    def is_usable(self) -> bool:
+        """Tell whether the server answers, within a unit of silence."""
+        with silence.asking(self):
+            usable: bool = super().is_usable()
+            return usable
 
 
 def address(settings: dict[str, Any]) -> tuple[Any, ...]:

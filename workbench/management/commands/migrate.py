@@ -16,6 +16,7 @@ from django.db.models.signals import pre_migrate
 
 from workbench.connection import ConnectionFailed, Session, interrupt, where
 from workbench.connection.gauges import building
+from workbench.connection.limits import ONLY_READS
 from workbench.connection.turns import turn
 from workbench.errors import OneSentence
 from workbench.progress import Progress, lent, whole_lines
@@ -23,6 +24,7 @@ from workbench.schema import losses
 from workbench.schema.executor import Executor, one_line
 from workbench.schema.patience import Patience, named
 from workbench.schema.repair import interruptions, invalid_indexes
+from workbench.show import printable
 
 # Django's handle() looks it up there. Outside of a Patience it is Django's own.
 migrate.MigrationExecutor = Executor  # type: ignore[attr-defined]
@@ -101,6 +103,8 @@ class Command(migrate.Command):
             nonlocal is_prepared
             if not is_prepared:
                 is_prepared = True
+                if plan and connection.settings_dict.get("READ_ONLY"):
+                    raise CommandError(ONLY_READS)
                 self._progress.total = len(plan)
                 self._go_on(connection, plan, options)
                 self._ask(plan, using, options)
@@ -156,7 +160,7 @@ class Command(migrate.Command):
     def _repair(self, connection: BaseDatabaseWrapper) -> None:
         for index in invalid_indexes(connection):
             if self.verbosity > 0:
-                self.stdout.write(f"Repairing {index.sql_name} of {index.table}: {index.remedy}")
+                self.stdout.write(printable(f"Repairing {index.sql_name} of {index.table}: {index.remedy}"))
             try:
                 with connection.cursor() as cursor:
                     cursor.execute(index.remedy)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
+from django.core.management.base import CommandError
 from django_extensions.management.commands import shell_plus
 from jupyter_client.kernelspec import KernelSpec
 
+from workbench.errors import OneSentence
 from workbench.notebook.kernelspec import NAME, kernelspec
 
 EXTENSION_OF_SHELL_PLUS = "django_extensions.management.notebook_extension"
@@ -38,6 +40,9 @@ class Command(shell_plus.Command):
                 self.stdout.write("Control-C in its terminal stops it.")
                 return
             os.chdir(settings.BASE_DIR)  # shell_plus serves the folder it runs in.
-            self.run_notebookapp(lab, options, history=False)
+            try:
+                self.run_notebookapp(lab, options, history=False)
+            except OneSentence as error:
+                raise CommandError(str(error)) from None
 
         return run
