@@ -8,10 +8,11 @@ import time
 from tests.kernel import Kernel, Outcome
 
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# It may begin with the name of a migration, or with what is missing; its remedy stands after a colon, or in
-# a second sentence.
+# It may begin with the name of a migration or of a server, or with what is missing; its remedy stands after a
+# colon, or in a second sentence.
 SENTENCE = re.compile(
-    r"(?!\w+(Error|Exception): )([A-Z%/\"']|[a-z_]+\.\d|(relation|column) \").*(: |\. )\w.*\."
+    r"(?!\w+(Error|Exception): )([A-Z%/\"']|[a-z_]+\.\d|[a-z][\w.-]*:\d+ |(relation|column) \")"
+    r".*(: |\. )\w.*\."
 )
 # What libpq, psycopg2 and Python say, which tells a person too little.
 RAW = (

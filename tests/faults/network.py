@@ -27,6 +27,8 @@ IN_A_STATEMENT = (
     silence.UNITS_BEFORE_LOOK + silence.UNITS_BEFORE_SECOND_LOOK + 2 * silence.UNITS_TO_CONNECT + 5
 )
 AFTER_AN_INTERRUPT = 1 + 2
+# The last attempt to connect begins within 10 seconds or so, and takes 15 at most.
+TO_CONNECT = 25
 WAKING_SECONDS = 3.0
 
 # What Neon's proxy says while it wakes a compute.
@@ -143,8 +145,8 @@ def half_open_in(call: Call) -> None:
         def freeze(proxy: Proxy) -> None:
             proxy.freeze(new_ones=not is_reachable)
 
-        # Whoever is reached may say that it still works on it.
-        return disturbed(stage, call, chance, freeze, told, UNIT * IN_A_STATEMENT + 10)
+        # Whoever is reached may say that it still works on it; whoever is not may be tried twice.
+        return disturbed(stage, call, chance, freeze, told, UNIT * IN_A_STATEMENT + 2 * TO_CONNECT)
 
 
 def interrupted_in(call: Call) -> None:

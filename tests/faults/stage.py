@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import tempfile
@@ -130,7 +129,8 @@ class Embedded(Server):
 
     @property
     def pid(self) -> int:
-        return int(self.cluster.postmaster_line(1) or 0)
+        # Not 0 where there is none, which to a signal is ourselves.
+        return int(self.cluster.postmaster_line(1) or "")
 
     def start(self) -> None:
         embedded.start(self.home)
@@ -142,7 +142,7 @@ class Embedded(Server):
 
     def signal(self, number: int) -> None:
         ending = family(self.pid)
-        os.kill(self.pid, number)
+        ending[0].send_signal(number)
         self._await_end(ending)
 
     def close(self) -> None:

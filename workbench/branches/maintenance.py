@@ -131,6 +131,8 @@ class Maintenance:
                     if holds_transaction(connection):
                         raise BranchError(OPEN)
                     close(connection)
+                    # The line to it may be dead, and the server would not hear of it.
+                    self.ask("SELECT pg_terminate_backend(%s)", [pid])
                     ending.add(pid)
             others = [session for pid, session in found.items() if pid not in ending]
             if end_sessions:

@@ -29,7 +29,7 @@ from workbench.connection import silence
 
 # Fingers, and frontends, may interrupt twice where once was meant.
 ONCE_SECONDS = 1.0
-SETTLING_SECONDS = 0.05
+SETTLING_SECONDS = 0.02
 PAUSE_SECONDS = 0.05
 
 Made = TypeVar("Made")
@@ -149,7 +149,10 @@ def settle(*, is_interrupted: bool = False) -> None:
     nor for longer than a silence may be.
     """
     if is_interrupted and _writing is not None:
-        _is_heard.wait(SETTLING_SECONDS)
+        begun = time.monotonic()
+        # In steps: the thread that listens may itself wait until this one runs Python.
+        while not _is_heard.wait(SETTLING_SECONDS) and time.monotonic() - begun < ONCE_SECONDS:
+            pass
     deadline = time.monotonic() + silence.SECONDS if _asking else 0.0
     while _asking:
         asking, raw = _asking[-1]

@@ -142,6 +142,16 @@ class DatabaseWrapper(base.DatabaseWrapper):
         with silence.asking(self):
             super()._savepoint_rollback(sid)  # type: ignore[misc]
 
+    def set_autocommit(
+        self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
+    ) -> None:
+        """Turn it on or off. For a session that is over none is made just for that: the next has it on."""
+        if autocommit and self.connection is None and self.settings_dict["AUTOCOMMIT"]:
+            self.autocommit = True
+            self.run_commit_hooks_on_set_autocommit_on = False
+            return
+        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+
     def _set_autocommit(self, autocommit: bool) -> None:
         raw = self.connection
         if autocommit != raw.autocommit and raw.get_transaction_status() == TRANSACTION_STATUS_INTRANS:
