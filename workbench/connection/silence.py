@@ -90,15 +90,15 @@ _lock = threading.Lock()
 _thread: threading.Thread | None = None
 
 
-def watch(connection: BaseDatabaseWrapper, params: dict[str, Any]) -> None:
-    """Watch the connection just made with ``params`` if it leads elsewhere. Costs a round trip.
+def watch(connection: BaseDatabaseWrapper) -> None:
+    """Watch the connection just made if it leads elsewhere. Costs a round trip.
 
     Raises psycopg2.Error.
     """
     settings, raw = connection.settings_dict, connection.connection
     if settings.get("EMBEDDED") or settings.get("DISABLE_SERVER_SIDE_CURSORS") or is_near(raw):
         return
-    line = _attach(raw, Line(settings.get("SILENCE", SECONDS), params))
+    line = _attach(raw, Line(settings.get("SILENCE", SECONDS), connection.get_connection_params()))
     with asking(connection), raw.cursor() as cursor:
         cursor.execute(SELF)
         backend = cursor.fetchone()

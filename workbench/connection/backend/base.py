@@ -293,15 +293,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
         return interrupt.apart(lambda: connect(params), lambda raw: raw.close())
 
     def init_connection_state(self) -> None:
-        params = self.get_connection_params()
         try:
-            silence.watch(self, params)
+            silence.watch(self)
             with silence.asking(self):
                 super().init_connection_state()
         except OperationalError as error:
             why = silence.why_given_up(self.connection)
             self.close()
-            raise explain(OperationalError(why) if why else error, params) from error
+            met = OperationalError(why) if why else error
+            raise explain(met, self.get_connection_params()) from error
 
     def is_usable(self) -> bool:
         """Tell whether the server answers, within a unit of silence."""
