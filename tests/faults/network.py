@@ -65,7 +65,7 @@ def line(stage: Stage) -> Line:
         # Nobody else may be connected to what is copied.
         stage.kernel(stage.remote).run("connection.close()")
         proxy = Proxy(HOSTS[DIRECT], (HOSTS[DIRECT], neon.port), neon.certificate)
-        stage.kept["line"] = Line(neon, stage._stack.enter_context(proxy))
+        stage.kept["line"] = Line(neon, stage.enter(proxy))
     found: Line = stage.kept["line"]
     found.proxy.heal()
     return found

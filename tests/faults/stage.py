@@ -8,10 +8,10 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 import psycopg2
@@ -23,6 +23,8 @@ from workbench.connection import embedded
 
 # How long anything may take that must happen at all, in seconds.
 PATIENCE = 30.0
+
+Entered = TypeVar("Entered")
 
 FAST, IMMEDIATE, SMART, KILL = signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGKILL
 
@@ -197,6 +199,10 @@ class Stage:
                 kernel.kill()
         self._stack.close()
 
+    def enter(self, made: AbstractContextManager[Entered]) -> Entered:
+        """Keep what ``made`` gives until ``close``."""
+        return self._stack.enter_context(made)
+
     @cached_property
     def embedded(self) -> Embedded:
         server = Embedded()
@@ -208,7 +214,7 @@ class Stage:
     @cached_property
     def remote(self) -> Remote:
         """Raises pytest.skip.Exception where Debian's Postgres is not installed."""
-        server = Remote(self._stack.enter_context(pooler.neon()))
+        server = Remote(self.enter(pooler.neon()))
         self._fill(server)
         return server
 

@@ -3,7 +3,10 @@
 While Postgres works, Python's main thread waits inside libpq, where no KeyboardInterrupt can reach it. The
 signal's number does arrive at the wakeup descriptor
 (https://docs.python.org/3/library/signal.html#signal.set_wakeup_fd), and another thread may ask the server
-to cancel. The query then ends, and the interrupt is raised.
+to cancel, again and again until the statement ends. Its end raises the interrupt.
+
+Nothing else raises it while a statement runs: psycopg2 runs Python in its midst, and so does whatever is
+freed there, and both lose a KeyboardInterrupt.
 
 Where the server does not answer that either, the connection is given up: by itself after a unit of silence
 (``silence.py``), and at once for a second interrupt. To connect is waited for in another thread.
@@ -11,8 +14,8 @@ Where the server does not answer that either, the connection is given up: by its
 
 from __future__ import annotations
 
-import ctypes
 import os
+import select
 import signal
 import threading
 import time
@@ -22,7 +25,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
-import psycopg2.errors
+import psycopg2
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from workbench.connection import silence
@@ -31,6 +34,13 @@ from workbench.connection import silence
 ONCE_SECONDS = 1.0
 SETTLING_SECONDS = 0.02
 PAUSE_SECONDS = 0.05
+READ_BYTES = 4096
+
+CANCELLED = "the query was cancelled."
+OVER = "it came when the query was over."
+GIVEN_UP = (
+    "the server did not answer, and the connection was given up. Look whether the query ran, if it writes."
+)
 
 Made = TypeVar("Made")
 
@@ -54,20 +64,18 @@ class Watched:
 
 # Of every thread: asynchronous queries run in one of their own.
 watched = Watched()
-cancelled = threading.Event()
-# Whether the thread that listens is done with an interrupt since the last watch().
-_is_heard = threading.Event()
-# What is said where the server did not cancel it.
-given_up = ""
-GIVEN_UP = (
-    "the server did not answer, and the connection was given up. Look whether the query ran, if it writes."
-)
 
-# When the server was asked to cancel, and what had come from it by then.
-_asked: WeakKeyDictionary[Any, tuple[float, bytes]] = WeakKeyDictionary()
+# How many statements the main thread is in, as Django's may stand within each other.
+_depth = 0
+# Whether an interrupt came that has ended nothing yet, and what keeps two threads from answering it.
+_is_due = False
+_lock = threading.RLock()
+# When the server was first asked to cancel what a connection waits for, and how often.
+_asked: WeakKeyDictionary[Any, tuple[float, int]] = WeakKeyDictionary()
 # Those who are asking a server, with the connection whose statement it is to cancel.
 _asking: list[tuple[threading.Thread, Any]] = []
-_writing: int | None = None
+# The ends of the pipe that signals are told through.
+_reading = _writing = -1
 
 
 def watch(connection: BaseDatabaseWrapper | None = None, *, instead_of_others: bool = False) -> None:
@@ -76,53 +84,114 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, instead_of_others: b
     Does nothing outside the main thread, on Windows, whose event loops need the wakeup descriptor, and where
     somebody else has it, unless ``instead_of_others``.
     """
-    global given_up, _writing
+    global _depth, _reading, _writing
     settle()
-    cancelled.clear()
-    _is_heard.clear()
-    given_up = ""
-    _asked.clear()
     if connection is not None:
         watched.add(connection)
-    if os.name == "nt" or threading.current_thread() is not threading.main_thread():
+    if os.name == "nt" or not _is_main():
         return
-    if _writing is None:
-        reading, _writing = os.pipe()
+    _meet()
+    _depth = 0
+    if _writing < 0:
+        _reading, _writing = os.pipe()
+        os.set_blocking(_reading, False)
         os.set_blocking(_writing, False)
-        threading.Thread(target=_listen, args=[reading], name="workbench-interrupt", daemon=True).start()
+        threading.Thread(target=_listen, args=[_reading], name="workbench-interrupt", daemon=True).start()
     other = signal.set_wakeup_fd(_writing, warn_on_full_buffer=False)
     if other not in (-1, _writing) and not instead_of_others:
         signal.set_wakeup_fd(other)
+        return
+    handler = signal.getsignal(signal.SIGINT)
+    if callable(handler) and not isinstance(handler, _Handler):
+        signal.signal(signal.SIGINT, _Handler(handler))
 
 
-def is_met(error: BaseException | None) -> bool:
-    """Tell whether psycopg2's ``error`` is how the main thread meets an interrupt.
+class _Handler:
+    """Python's handler of SIGINT, which leaves those in a statement to its end."""
 
-    psycopg2 loses a KeyboardInterrupt that comes while it makes an error of the server's answer.
-    """
-    is_main = threading.current_thread() is threading.main_thread()
-    is_answer = isinstance(error, psycopg2.errors.QueryCanceled) or bool(given_up)
-    return is_main and cancelled.is_set() and is_answer
+    def __init__(self, before: Callable[..., Any]) -> None:
+        self.before = before
+
+    def __call__(self, number: int, frame: Any) -> Any:
+        global _is_due
+        if _depth:
+            _is_due = True
+            return None
+        with _lock:
+            _press(is_new=True)  # What other threads wait for.
+            _meet()
+        return self.before(number, frame)
 
 
-def cancel(connection: BaseDatabaseWrapper, *, is_stuck: bool = False) -> bool:
+def _forget() -> None:
+    """Leave the signals of a forked process to itself: the pipe, and who listens, are its parent's."""
+    global _lock, _reading, _writing
+    if _writing < 0:
+        return
+    signal.set_wakeup_fd(-1)
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, _Handler):
+        signal.signal(signal.SIGINT, handler.before)
+    _reading = _writing = -1
+    _lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
+
+
+def enter() -> None:
+    """Begin a statement: an interrupt is left to its end, ``leave``."""
+    global _depth
+    if _is_main():
+        _depth += 1
+
+
+def leave(raw: Any) -> bool:
+    """End what psycopg2's connection waited for, and tell whether that is to raise a KeyboardInterrupt."""
+    global _depth
+    settle()
+    if _asked and raw is not None:
+        _asked.pop(raw, None)
+    if not _is_main():
+        return False
+    _depth = max(_depth - 1, 0)
+    is_due = _is_due
+    if is_due and not _depth:
+        _meet()
+    return is_due
+
+
+class Outside:
+    """Within it Python raises a KeyboardInterrupt at once, though a statement is being waited for."""
+
+    _depth = 0
+
+    def __enter__(self) -> None:
+        global _depth
+        if _is_main():
+            self._depth, _depth = _depth, 0
+
+    def __exit__(self, *_: object) -> None:
+        global _depth
+        if _is_main():
+            _depth = self._depth
+
+
+def cancel(connection: BaseDatabaseWrapper) -> bool:
     """Ask the server to cancel what this connection waits for, and tell whether there was something.
 
-    If no answer comes, or this is the second time that it is to end, the connection is given up. ``is_stuck``
-    says that the main thread has not run Python since the first time.
+    If no answer comes, the connection is given up.
     """
     raw = connection.connection
     if raw is None or not silence.waits(raw):
         return False
-    now, received = time.monotonic(), silence.received(raw)
-    began, before = _asked.get(raw, (now, received))
-    if now - began > ONCE_SECONDS and (is_stuck or received == before):
-        _give_up(raw)
-        return True
-    _asked[raw] = began, received
+    first, times = _asked.get(raw, (time.monotonic(), 0))
+    _asked[raw] = first, times + 1
     _asking.append((ask(raw), raw))
-    if unit := silence.unit_of(raw):
-        threading.Thread(target=_end, args=[raw, unit, received], name="workbench-end", daemon=True).start()
+    if not times and (unit := silence.unit_of(raw)):
+        arguments = [raw, unit, silence.received(raw)]
+        threading.Thread(target=_end, args=arguments, name="workbench-end", daemon=True).start()
     return True
 
 
@@ -142,17 +211,11 @@ def ask(raw: Any) -> threading.Thread:
     return asking
 
 
-def settle(*, is_interrupted: bool = False) -> None:
+def settle() -> None:
     """Wait until each server was asked, after a statement that was to be cancelled: it might cancel the next.
 
-    With ``is_interrupted`` somebody may be about to ask. Nobody is waited for whose connection is given up,
-    nor for longer than a silence may be.
+    Nobody is waited for whose connection is given up, nor for longer than a silence may be.
     """
-    if is_interrupted and _writing is not None:
-        begun = time.monotonic()
-        # In steps: the thread that listens may itself wait until this one runs Python.
-        while not _is_heard.wait(SETTLING_SECONDS) and time.monotonic() - begun < ONCE_SECONDS:
-            pass
     deadline = time.monotonic() + silence.SECONDS if _asking else 0.0
     while _asking:
         asking, raw = _asking[-1]
@@ -170,17 +233,11 @@ def _end(raw: Any, unit: float, received: bytes) -> None:
             return
         before, received = received, silence.received(raw)
         if received == before:
-            _give_up(raw)
-        elif not _is_back.is_set():
+            silence.give_up(raw, GIVEN_UP)
+        elif _is_due:
             continue
         # Whoever has said anything since is there, and what runs may be another statement that needs longer.
         return
-
-
-def _give_up(raw: Any) -> None:
-    global given_up
-    given_up = GIVEN_UP
-    silence.give_up(raw, GIVEN_UP)
 
 
 def apart(make: Callable[[], Made], undo: Callable[[Made], None]) -> Made:
@@ -211,30 +268,50 @@ def apart(make: Callable[[], Made], undo: Callable[[Made], None]) -> Made:
 
 
 def _listen(reading: int) -> None:
-    while number := os.read(reading, 1):
-        if number[0] != signal.SIGINT:
-            continue
-        # Before the server is asked: its answer may be there before ours.
-        cancelled.set()
-        is_stuck = not _is_back.is_set()
-        _is_back.clear()
-        ctypes.pythonapi.Py_AddPendingCall(_pending_call, None)
-        while not sum(cancel(each, is_stuck=is_stuck) for each in watched):
-            # It may have come when a statement was about to begin: Python would not see it before its end.
-            if _is_back.wait(PAUSE_SECONDS):
-                cancelled.clear()
-                break
-        _is_heard.set()
+    while True:
+        select.select([reading], [], [])
+        # It may have come when a statement was about to begin, and the server may have heard of it before.
+        while _is_awaited():
+            time.sleep(PAUSE_SECONDS)
 
 
-# Set once the main thread runs Python again, and so has met what interrupts it:
-# https://docs.python.org/3/c-api/threads.html#c.Py_AddPendingCall
-_is_back = threading.Event()
+def _is_awaited() -> bool:
+    """Have what is waited for cancelled if an interrupt is due, and tell whether one is."""
+    global _is_due
+    with _lock:
+        is_new = _is_told()
+        _is_due = _is_due or is_new
+        if _is_due:
+            _press(is_new=is_new)
+        return _is_due
 
 
-def _come_back(_: object) -> int:
-    _is_back.set()
-    return 0
+def _press(*, is_new: bool) -> None:
+    for connection in watched:
+        raw = connection.connection
+        first, times = _asked.get(raw, (0.0, 0)) if raw is not None else (0.0, 0)
+        seconds = time.monotonic() - first
+        if times and is_new and seconds > ONCE_SECONDS:
+            silence.give_up(raw, GIVEN_UP)
+        elif not times or (not is_new and seconds > times * ONCE_SECONDS):
+            cancel(connection)
 
 
-_pending_call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p)(_come_back)
+def _meet() -> None:
+    """Take note that the main thread has met what interrupts it."""
+    global _is_due
+    with _lock:
+        _is_told()
+        _is_due = False
+
+
+def _is_told() -> bool:
+    """Tell whether a SIGINT has come that nobody has read of."""
+    try:
+        return _reading >= 0 and signal.SIGINT in os.read(_reading, READ_BYTES)
+    except BlockingIOError:
+        return False
+
+
+def _is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -16,10 +16,7 @@ def register(shell: InteractiveShell) -> None:
         shell: InteractiveShell, kind: type[KeyboardInterrupt], error: KeyboardInterrupt, trace: Any, **_: Any
     ) -> None:
         lines = shell.InteractiveTB.structured_traceback(kind, error, trace)
-        if interrupt.cancelled.is_set():
-            interrupt.cancelled.clear()
-            lines = [f"KeyboardInterrupt: {interrupt.given_up or 'the query was cancelled.'}"]
-        elif str(error):
+        if str(error):
             lines = [f"KeyboardInterrupt: {error}"]
         shell._showtraceback(kind, error, lines)
 

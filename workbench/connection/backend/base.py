@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any
 
 import psycopg2
+import psycopg2.errors
 from django.db import Error
 from django.db.backends.postgresql import base, client
 from django.db.utils import DatabaseErrorWrapper
@@ -75,30 +76,38 @@ class DatabaseClient(client.DatabaseClient):
 class ErrorWrapper(DatabaseErrorWrapper):
     """Django's, which also tells in one sentence of what is not the statement's own fault.
 
-    An error that an interrupt is met by becomes a KeyboardInterrupt.
+    An interrupt that came inside is raised at the end, instead of whatever came of it.
     """
 
     wrapper: DatabaseWrapper
 
+    def __enter__(self) -> None:
+        interrupt.enter()
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        interrupt.settle(is_interrupted=kind is KeyboardInterrupt)
-        if kind is None:
+        raw = self.wrapper.connection
+        is_interrupted = interrupt.leave(raw)
+        if kind is None and not is_interrupted:
             return
-        if self.wrapper.connection is not None and silence.why_given_up(self.wrapper.connection):
+        why = silence.why_given_up(raw)
+        if raw is not None and why:
             # libpq may not have met the end yet.
-            self.wrapper.connection.close()
+            raw.close()
         try:
             super().__exit__(kind, error, trace)
         except Error as django:
             assert isinstance(error, psycopg2.Error)
-            if interrupt.is_met(error):
-                raise KeyboardInterrupt from error
-            told = failures.told(django, error, self.wrapper, is_commit=self.wrapper.is_committing)
-            if told is None:
-                raise
-            raise told.with_traceback(trace) from error
+            if not is_interrupted:
+                told = failures.told(django, error, self.wrapper, is_commit=self.wrapper.is_committing)
+                if told is None:
+                    raise
+                raise told.with_traceback(trace) from error
+        if is_interrupted and kind is not KeyboardInterrupt:
+            is_cancelled = isinstance(error, psycopg2.errors.QueryCanceled)
+            said = interrupt.CANCELLED if is_cancelled else interrupt.OVER
+            raise KeyboardInterrupt(interrupt.GIVEN_UP if why else said) from error
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
@@ -196,7 +205,9 @@ class DatabaseWrapper(base.DatabaseWrapper):
             raise ConnectionFailed(str(self.failure[1])) from self.failure[1].__cause__
         self.failure = None
         try:
-            super().connect()
+            # What is waited for here is not only libpq.
+            with interrupt.Outside():
+                super().connect()
         except ConnectionFailed as error:
             now = time.monotonic()
             if now - began > AT_ONCE_SECONDS:

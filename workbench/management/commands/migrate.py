@@ -114,8 +114,10 @@ class Command(migrate.Command):
         try:
             done = super().handle(*args, **options)
         except KeyboardInterrupt:
-            with suppress(Error):
-                self._mention(connection)
+            # Nobody who interrupts wants to wait for a server that does not answer.
+            if connection.connection is not None and not connection.connection.closed:
+                with suppress(Error):
+                    self._mention(connection)
             raise
         finally:
             pre_migrate.disconnect(prepare)
