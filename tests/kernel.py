@@ -67,6 +67,13 @@ class Kernel:
         request: str = self._client.execute(cell, store_history=attended, allow_stdin=attended, silent=silent)
         return request
 
+    def await_start(self, request: str, *, timeout: float = 60) -> None:
+        """Wait until a cell has begun: until then ipykernel ignores interrupts. Raises TimeoutError."""
+        deadline = time.monotonic() + timeout
+        message: dict[str, Any] = {"parent_header": {}}
+        while message["parent_header"].get("msg_id") != request or message["msg_type"] != "execute_input":
+            message = self._message(deadline)
+
     def finish(self, request: str, *, timeout: float = 60) -> Outcome:
         """Wait until a cell ends, and return what it put out. Raises TimeoutError after some seconds, or
         once the kernel is dead.

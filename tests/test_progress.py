@@ -1,70 +1,23 @@
-"""Frames in a process of a terminal: what it shows, and Control-C."""
+"""What a terminal shows of what takes long."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Mapping
 from textwrap import dedent
-from typing import Any
 
 import pytest
 
-from tests.throwaway import HOME, PROJECT, environment
+from tests.plain import BEGIN, start
+from tests.throwaway import HOME
 from workbench.connection import embedded
 
 pty = pytest.importorskip("pty", reason="Windows has no such terminals")
 termios = pytest.importorskip("termios", reason="Windows has no such terminals")
 
-# A shell may have its children ignore SIGINT.
-BEGIN = """
-import signal, sys, time, django
-signal.signal(signal.SIGINT, signal.default_int_handler)
-django.setup()
-from django.db import connection
-from workbench.frames import frame
-"""
-
 READ = f"{BEGIN}\nread = frame('SELECT n, pg_sleep(0.015)::text AS t FROM generate_series(1, 120) AS n')"
-
-INTERRUPTED = (
-    BEGIN
-    + """
-frame("SELECT 1 AS n")
-print("reading", flush=True)
-began = time.monotonic()
-try:
-    {}
-except KeyboardInterrupt:
-    print(time.monotonic() - began, flush=True)
-active = "SELECT count(*) AS n FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%%' || %s || '%%'"
-print(frame(active + " AND pid <> pg_backend_pid()", ["gener" + "ate_series"])["n"].item())
-"""
-)
-
-CALLS = {
-    "waiting": "frame('SELECT pg_sleep(20), n FROM generate_series(1, 2) AS n')",
-    "among many rows": "frame('SELECT n FROM generate_series(1, 1000000000) AS n')",
-    "among chunks": "list(frame.chunks('SELECT pg_sleep(20), n FROM generate_series(1, 2) AS n'))",
-}
-
-
-def start(
-    code: str, changes: Mapping[str, str | None] | None = None, **options: Any
-) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", code],
-        cwd=PROJECT,
-        env=environment({"WORKBENCH_PROGRESS": None, "TERM": "xterm", **(changes or {})}),
-        stdin=subprocess.DEVNULL,
-        encoding="utf-8",
-        **options,
-    )
 
 
 @pytest.fixture
@@ -195,39 +148,3 @@ def test_a_terminal_shows_nothing_of_what_is_quick(in_terminal: Callable[[str], 
 def test_a_pipe_gets_nothing() -> None:
     process = start(READ, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.communicate(timeout=60) == ("", "")
-
-
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-def test_control_c_ends_a_query_of_a_plain_process(call: str) -> None:
-    process = start(INTERRUPTED.replace("{}", call), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout
-    assert process.stdout.readline() == "reading\n"
-    time.sleep(0.7)
-    process.send_signal(signal.SIGINT)
-    out, error = process.communicate(timeout=30)
-    assert (process.returncode, error) == (0, "")
-    seconds, active = map(json.loads, out.split())
-    assert seconds < 2
-    assert active == 0
-
-
-def test_control_c_is_never_lost_whenever_it_comes() -> None:
-    code = f"""{BEGIN}
-import itertools, os, random, threading
-from catalog.models import Author
-from django.core.management import call_command
-from workbench.frames import load
-call_command("migrate", verbosity=0)
-random.seed(1)
-for _ in range(30):
-    seconds = random.uniform(0.02, 0.25)
-    threading.Timer(seconds, os.kill, [os.getpid(), signal.SIGINT]).start()
-    try:
-        load(Author, ({{"name": str(n)}} for n in itertools.count()))
-    except BaseException as error:
-        print(type(error).__name__)
-print(Author.objects.filter(name="0").count())
-"""
-    process = start(code, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    said, _ = process.communicate(timeout=60)
-    assert said.split() == ["KeyboardInterrupt"] * 30 + ["0"]

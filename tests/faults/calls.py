@@ -133,5 +133,6 @@ def begin(
         prepared = kernel.run(call.before)
         assert prepared.error == [], text(prepared)
     request = kernel.begin(call.cell)
+    kernel.await_start(request)
     time.sleep(chance.uniform(0, seconds))
     return request, data

@@ -15,7 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from psycopg2 import errors, sql
 
 from workbench.branches.errors import BranchError, InUse
-from workbench.connection import ConnectionFailed, ConnectionLost, Session, glance, interrupt
+from workbench.connection import ConnectionFailed, ConnectionLost, Session, glance, interrupt, silence
 from workbench.connection.gauges import copying
 from workbench.connection.program import NOTEBOOK, UNNAMED
 from workbench.connection.sessions import UNLIMITED, aside, close, holds_transaction, ours
@@ -77,6 +77,10 @@ class Maintenance:
     def _cursor(self) -> Iterator[Any]:
         with explained(self._role), self._connection.cursor() as cursor:
             yield cursor
+
+    def hurrying(self) -> AbstractContextManager[None]:
+        """Return what gives the session up if the server is silent inside."""
+        return silence.asking(self._connection)
 
     def copying(self, progress: Progress) -> AbstractContextManager[None]:
         """Return what lets ``progress`` count the bytes of a copy that is made inside."""

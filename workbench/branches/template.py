@@ -174,9 +174,7 @@ class Templates:
         try:
             yield made
         except BaseException:
-            # The next sweep does it, if that is what went wrong.
-            with suppress(BranchError):
-                self._remove(made.key)
+            self._tidy(made.key)
             raise
         self._remove(made.key)
 
@@ -299,8 +297,7 @@ class Templates:
         try:
             yield
         except BaseException:
-            with suppress(BranchError):
-                self._remove(temporary)
+            self._tidy(temporary)
             raise
 
     def _copy(self, database: str, parent: Branch | None, end_sessions: bool) -> None:
@@ -375,6 +372,11 @@ class Templates:
             # Somebody set it who may do more than this role, which can do without.
             if not isinstance(error.__cause__, errors.InsufficientPrivilege):
                 raise
+
+    def _tidy(self, database: str) -> None:
+        """Remove what an error or an interrupt has left. Where nobody answers, a later sweep does."""
+        with suppress(BranchError), self._session.hurrying():
+            self._remove(database)
 
     def _remove(self, database: str, *, force: bool = True) -> None:
         with_force = " WITH (FORCE)" if force and self._session.version >= 130000 else ""

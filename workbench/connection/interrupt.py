@@ -14,6 +14,7 @@ Where the server does not answer that either, the connection is given up: by its
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 import signal
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
+from types import FrameType
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -35,6 +37,8 @@ ONCE_SECONDS = 1.0
 SETTLING_SECONDS = 0.02
 PAUSE_SECONDS = 0.05
 READ_BYTES = 4096
+# The callbacks of weak references are theirs.
+FREEING = ("weakref", "_weakrefset")
 
 CANCELLED = "the query was cancelled."
 OVER = "it came when the query was over."
@@ -67,8 +71,9 @@ watched = Watched()
 
 # How many statements the main thread is in, as Django's may stand within each other.
 _depth = 0
-# Whether an interrupt came that has ended nothing yet, and what keeps two threads from answering it.
-_is_due = False
+# Whether an interrupt came that has ended nothing yet, whether Python is to raise it a little later, and what
+# keeps two threads from answering it.
+_is_due = _is_put_off = False
 _lock = threading.RLock()
 # When the server was first asked to cancel what a connection waits for, and how often.
 _asked: WeakKeyDictionary[Any, tuple[float, int]] = WeakKeyDictionary()
@@ -78,11 +83,12 @@ _asking: list[tuple[threading.Thread, Any]] = []
 _reading = _writing = -1
 
 
-def watch(connection: BaseDatabaseWrapper | None = None, *, instead_of_others: bool = False) -> None:
+def watch(connection: BaseDatabaseWrapper | None = None, *, anew: bool = False) -> None:
     """From now on let SIGINT cancel what ``connection``, and those watched before, wait for.
 
     Does nothing outside the main thread, on Windows, whose event loops need the wakeup descriptor, and where
-    somebody else has it, unless ``instead_of_others``.
+    somebody else has it. With ``anew``, where a cell begins, it is taken from whoever had it in the last one,
+    and an interrupt of that is over.
     """
     global _depth, _reading, _writing
     settle()
@@ -90,15 +96,16 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, instead_of_others: b
         watched.add(connection)
     if os.name == "nt" or not _is_main():
         return
-    _meet()
-    _depth = 0
+    if anew:
+        _meet()
+        _depth = 0
     if _writing < 0:
         _reading, _writing = os.pipe()
         os.set_blocking(_reading, False)
         os.set_blocking(_writing, False)
         threading.Thread(target=_listen, args=[_reading], name="workbench-interrupt", daemon=True).start()
     other = signal.set_wakeup_fd(_writing, warn_on_full_buffer=False)
-    if other not in (-1, _writing) and not instead_of_others:
+    if other not in (-1, _writing) and not anew:
         signal.set_wakeup_fd(other)
         return
     handler = signal.getsignal(signal.SIGINT)
@@ -107,20 +114,29 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, instead_of_others: b
 
 
 class _Handler:
-    """Python's handler of SIGINT, which leaves those in a statement to its end."""
+    """Python's handler of SIGINT, which leaves for later what would be lost: in a statement, for its end."""
 
     def __init__(self, before: Callable[..., Any]) -> None:
         self.before = before
 
-    def __call__(self, number: int, frame: Any) -> Any:
-        global _is_due
-        if _depth:
-            _is_due = True
+    def __call__(self, number: int, frame: FrameType | None) -> Any:
+        global _is_due, _is_put_off
+        if _depth or _is_lost_in(frame):
+            _is_due, _is_put_off = True, not _depth
             return None
         with _lock:
             _press(is_new=True)  # What other threads wait for.
             _meet()
         return self.before(number, frame)
+
+
+def _is_lost_in(frame: FrameType | None) -> bool:
+    """Tell whether Python would only print the exception, as in what it calls while it frees something."""
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_globals.get("__name__") in FREEING:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _forget() -> None:
@@ -277,12 +293,17 @@ def _listen(reading: int) -> None:
 
 def _is_awaited() -> bool:
     """Have what is waited for cancelled if an interrupt is due, and tell whether one is."""
-    global _is_due
+    global _is_due, _is_put_off
     with _lock:
+        if _is_put_off and not _depth:
+            _is_put_off = False
+            _thread.interrupt_main()
         is_new = _is_told()
         _is_due = _is_due or is_new
         if _is_due:
             _press(is_new=is_new)
+        if not _depth and not isinstance(signal.getsignal(signal.SIGINT), _Handler):
+            _is_due = False  # It is somebody else's.
         return _is_due
 
 
@@ -299,10 +320,10 @@ def _press(*, is_new: bool) -> None:
 
 def _meet() -> None:
     """Take note that the main thread has met what interrupts it."""
-    global _is_due
+    global _is_due, _is_put_off
     with _lock:
         _is_told()
-        _is_due = False
+        _is_due = _is_put_off = False
 
 
 def _is_told() -> bool:

@@ -16,6 +16,7 @@ from workbench.branches.kind import MAIN
 from workbench.errors import listed, or_rather
 from workbench.management import branching
 from workbench.notebook.errors import CellError
+from workbench.notebook.interrupt import before_cell
 from workbench.notebook.line import Parser, words
 from workbench.notebook.request import is_cell, request_id
 
@@ -36,7 +37,7 @@ def register(shell: InteractiveShell) -> None:
         shell.prompts = _with_branch(type(shell.prompts))(shell)
     else:
         label = Label(shell)
-        shell.events.register("pre_run_cell", label.begin)
+        before_cell(shell, label.begin)
         shell.events.register("post_run_cell", label.end)
 
 

@@ -14,6 +14,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import display
 
 from workbench.connection import where
+from workbench.notebook.interrupt import before_cell
 from workbench.notebook.request import is_cell
 
 LINE = '<div style="font-size: var(--jp-code-font-size, 13px); padding: 0 .6em .4em">{}</div>'
@@ -21,7 +22,7 @@ LINE = '<div style="font-size: var(--jp-code-font-size, 13px); padding: 0 .6em .
 
 def register(shell: InteractiveShell) -> None:
     greeter = Greeter(shell)
-    shell.events.register("pre_run_cell", greeter.begin)
+    before_cell(shell, greeter.begin)
     shell.events.register("post_run_cell", greeter.end)
     connection_created.connect(greeter.connected, weak=False)
 

@@ -22,9 +22,9 @@ def register(shell: InteractiveShell) -> None:
 
     def begin(*_: object) -> None:
         # The last cell may have taken the wakeup descriptor for itself, as an event loop does.
-        interrupt.watch(instead_of_others=True)
+        interrupt.watch(anew=True)
 
-    shell.events.register("pre_run_cell", begin)
+    before_cell(shell, begin)
     shell.set_custom_exc((KeyboardInterrupt,), explain)
     shell.ast_transformers.append(_stop)
 

@@ -14,7 +14,7 @@ from django.db.migrations import Migration
 from django.db.migrations.exceptions import IrreversibleError
 from django.db.models.signals import pre_migrate
 
-from workbench.connection import ConnectionFailed, Session, interrupt, where
+from workbench.connection import ConnectionFailed, Session, interrupt, silence, where
 from workbench.connection.gauges import building
 from workbench.connection.limits import ONLY_READS
 from workbench.connection.turns import turn
@@ -115,8 +115,8 @@ class Command(migrate.Command):
             done = super().handle(*args, **options)
         except KeyboardInterrupt:
             # Nobody who interrupts wants to wait for a server that does not answer.
-            if connection.connection is not None and not connection.connection.closed:
-                with suppress(Error):
+            with suppress(Error), silence.asking(connection):
+                if connection.connection is not None and connection.is_usable():
                     self._mention(connection)
             raise
         finally:
