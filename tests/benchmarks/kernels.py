@@ -18,6 +18,7 @@ from statistics import median
 import psutil
 from nbformat import NotebookNode
 
+from tests.benchmarks.samples import sampled
 from tests.kernel import Kernel
 from tests.notebooks.lessons import LESSONS, read
 from tests.throwaway import PROJECT, environment
@@ -62,7 +63,7 @@ def measure(work: str, method: str) -> dict[str, float]:
                 _manage(home, "branch", "create", name)
         student = {"told": _told, "create": _created}[method]
         began = time.perf_counter()
-        with _sampled(home) as samples, ThreadPoolExecutor(count) as pool:
+        with _watched(home) as samples, ThreadPoolExecutor(count) as pool:
             for each in [pool.submit(_sit_down, room, name, student) for name in names]:
                 each.result()
         seconds = time.perf_counter() - began
@@ -164,31 +165,26 @@ def _home() -> Iterator[Path]:
 
 
 @contextmanager
-def _sampled(home: Path) -> Iterator[list[tuple[int, int]]]:
+def _watched(home: Path) -> Iterator[list[tuple[int, int]]]:
     """Collect, while the block runs, the memory of Postgres and the number of its sessions."""
-    samples: list[tuple[int, int]] = []
-    is_over = threading.Event()
+    cluster = embedded.Cluster(home)
+    server = cluster.postmaster()
+    assert server
 
-    def sample() -> None:
-        cluster = embedded.Cluster(home)
-        server = cluster.postmaster()
-        assert server
-        # Beside all branches, and in nobody's way.
-        with closing(cluster.connect()) as connection, connection.cursor() as cursor:
-            while not is_over.wait(SAMPLE_SECONDS):
-                size = 0
-                for process in [server, *server.children()]:
-                    with suppress(psutil.Error):  # It may have ended by now.
-                        size += process.memory_full_info().pss
-                cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
-                ((sessions,),) = cursor.fetchall()
-                samples.append((size, sessions))
-                connection.rollback()
+    def look() -> tuple[int, int]:
+        size = 0
+        for process in [server, *server.children()]:
+            with suppress(psutil.Error):  # It may have ended by now.
+                size += process.memory_full_info().pss
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+        ((sessions,),) = cursor.fetchall()
+        connection.rollback()
+        return size, sessions
 
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
+    # Beside all branches, and in nobody's way.
+    with (
+        closing(cluster.connect()) as connection,
+        connection.cursor() as cursor,
+        sampled(look, SAMPLE_SECONDS) as samples,
+    ):
         yield samples
-    finally:
-        is_over.set()
-        thread.join()

@@ -6,15 +6,15 @@ import json
 import os
 import shutil
 import subprocess
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg2
 
+from tests.benchmarks.samples import sampled
 from tests.benchmarks.server import AUTHORS, DATABASE, Server
 from tests.throwaway import environment
 from tests.wsgi import WORKERS, WebServer, web_server
@@ -61,7 +61,7 @@ def measure(found: Server, work: str, method: str) -> dict[str, float]:
         alone = _alone(web, PATHS[work, method])
         _load(web, PATHS[work, method], WARM_UP_SECONDS)
         before = web.bytes
-        with _sampled(web, found) as samples:
+        with _watched(web, found) as samples:
             figures = _load(web, PATHS[work, method], SECONDS)
         after = web.bytes
     return {
@@ -109,29 +109,19 @@ def _load(web: WebServer, path: str, seconds: int) -> dict[str, float]:
 
 
 @contextmanager
-def _sampled(web: WebServer, found: Server) -> Iterator[list[tuple[int, int]]]:
+def _watched(web: WebServer, found: Server) -> Iterator[list[tuple[int, int]]]:
     """Collect, while the block runs, the workers' memory and their number of sessions."""
-    samples: list[tuple[int, int]] = []
-    is_over = threading.Event()
-    connection = psycopg2.connect(found.url("tcp"))
-    connection.autocommit = True
 
-    def sample() -> None:
-        with connection.cursor() as cursor:
-            while not is_over.wait(SAMPLE_SECONDS):
-                cursor.execute(
-                    "SELECT count(*) FROM pg_stat_activity "
-                    "WHERE backend_type = 'client backend' AND datname = %s AND pid <> pg_backend_pid()",
-                    [DATABASE],
-                )
-                ((sessions,),) = cursor.fetchall()
-                samples.append((web.bytes, sessions))
+    def look() -> tuple[int, int]:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE backend_type = 'client backend' AND datname = %s AND pid <> pg_backend_pid()",
+            [DATABASE],
+        )
+        ((sessions,),) = cursor.fetchall()
+        return web.bytes, sessions
 
-    thread = threading.Thread(target=sample)
-    thread.start()
-    try:
-        yield samples
-    finally:
-        is_over.set()
-        thread.join()
-        connection.close()
+    with closing(psycopg2.connect(found.url("tcp"))) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        with sampled(look, SAMPLE_SECONDS) as samples:
+            yield samples

@@ -28,6 +28,11 @@ CHOSEN = ALL if os.environ.get(EVERYTHING) else FEW
 SEEDS = [
     ("kernel: interrupted in migrate", 32),
     ("kernel: interrupted in frame", 2),
+    ("network: half-open and interrupted in frame.chunks", 306),
+    ("network: half-open and interrupted in load", 300),
+    ("network: half-open and interrupted in migrate", 607),
+    ("network: half-open and interrupted in populate", 144),
+    ("network: half-open and interrupted in rehearse", 43),
 ]
 
 

@@ -21,6 +21,7 @@ from django.db.transaction import TransactionManagementError
 
 from workbench import errors
 from workbench.connection import silence
+from workbench.connection.limits import TO_WRITE, WHY_ONLY_READ
 from workbench.connection.url import is_neon
 from workbench.errors import OneSentence
 from workbench.retries import pauses
@@ -271,10 +272,7 @@ VARIABLES = {
 }
 # A parameter that the server reports by itself, since Postgres 14, tells why it only reads.
 READ_ONLY = {
-    "chosen": (
-        "This connection only reads, because WORKBENCH_READ_ONLY is set ({said}).",
-        "Unset it and restart the kernel if you mean to write.",
-    ),
+    "chosen": (f"{WHY_ONLY_READ} ({{said}}).", TO_WRITE),
     "in_hot_standby": ("This server is a standby, which only reads ({said}).", "Connect to the primary."),
     "default_transaction_read_only": (
         "Sessions of this role and database only read ({said}).",

@@ -11,10 +11,9 @@ VARIABLE = "WORKBENCH_STATEMENT_TIMEOUT"
 # Of sessions that only read, if nothing else is said.
 STATEMENT_TIMEOUT = "60s"
 
-ONLY_READS = (
-    "This connection only reads, because WORKBENCH_READ_ONLY is set: unset it and restart the kernel, if you "
-    "mean to write."
-)
+WHY_ONLY_READ = "This connection only reads, because WORKBENCH_READ_ONLY is set"
+TO_WRITE = "Unset it and restart the kernel if you mean to write."
+ONLY_READS = f"{WHY_ONLY_READ}. {TO_WRITE}"
 
 
 def limits(entry: dict[str, Any], environ: Mapping[str, str], *, read_only: bool) -> dict[str, Any]:
