@@ -98,6 +98,7 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, anew: bool = False) 
         return
     if anew:
         _meet()
+        _asked.clear()
         _depth = 0
     if _writing < 0:
         _reading, _writing = os.pipe()
