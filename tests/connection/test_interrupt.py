@@ -98,21 +98,130 @@ def test_control_c_is_never_lost_whenever_it_comes(call: str) -> None:
     assert error == ""
 
 
+def told(code: str, timeout: float = 30) -> list[str]:
+    """Run code in a process of its own, which must have nothing to complain of, and return its lines."""
+    process = start(BEGIN + code, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    said, error = process.communicate(timeout=timeout)
+    assert (process.returncode, error) == (0, "")
+    return said.splitlines()
+
+
 def test_a_forked_process_is_interrupted_by_itself() -> None:
-    code = (
-        BEGIN
-        + """
-import os
+    said = told(
+        """
+import os, threading
 frame("SELECT 1 AS n")
-child = os.fork()
-if not child:
+
+def fork():
+    time.sleep(0.3)
+    child = os.fork()
+    if child:
+        print("child", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        return
     try:
+        frame("SELECT 1 AS n")
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(5)
     except KeyboardInterrupt:
         os._exit(7)
-print(frame("SELECT 42 AS n, pg_sleep(0.5)")["n"].item(), os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+# While the main thread is in a statement, of which the child's knows nothing.
+forking = threading.Thread(target=fork)
+forking.start()
+print(frame("SELECT 42 AS n, pg_sleep(1)")["n"].item())
+forking.join()
 """
     )
-    process = start(code, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.communicate(timeout=30) == ("42 7\n", "")
+    assert sorted(said) == ["42", "child 7"]
+
+
+def test_what_is_done_with_the_rows_of_a_cursor_is_interrupted_at_once() -> None:
+    said = told(
+        """
+import os, threading
+frame("SELECT 1 AS n")
+cursor = connection.cursor()
+cursor.execute("SELECT generate_series(1, 10)")
+threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+began = time.monotonic()
+try:
+    for row in cursor:
+        time.sleep(1)
+except KeyboardInterrupt:
+    print(time.monotonic() - began < 1, row, [*cursor][-1])
+"""
+    )
+    assert said == ["True (1,) (10,)"]
+
+
+def test_neither_the_transactions_nor_the_next_statements_suffer() -> None:
+    said = told(
+        """
+import os, random, threading
+from collections import Counter
+from django.db import transaction
+random.seed(1)
+frame("SELECT 1 AS n")
+cursor = connection.cursor()
+seen = Counter()
+for _ in range(150):
+    timer = threading.Timer(random.uniform(0.005, 0.03), os.kill, [os.getpid(), signal.SIGINT])
+    timer.start()
+    try:
+        while True:
+            with transaction.atomic(), transaction.atomic():
+                cursor.execute("SELECT pg_sleep(0.0005)")
+    except KeyboardInterrupt:
+        seen["interrupted"] += 1
+    cursor.execute("SELECT pg_sleep(0.01)")
+    states = connection.in_atomic_block, connection.autocommit, connection.connection.autocommit
+    seen["well"] += states == (False, True, True)
+print(dict(seen))
+""",
+        60,
+    )
+    assert said == ["{'interrupted': 150, 'well': 150}"]
+
+
+def test_what_was_to_follow_an_interrupted_commit_does_not_follow_the_next() -> None:
+    said = told(
+        """
+import os, threading
+from django.db import transaction
+frame("SELECT 1 AS n")
+cursor = connection.cursor()
+cursor.execute(
+    "CREATE TEMPORARY TABLE slow (n int);"
+    "CREATE FUNCTION pg_temp.wait() RETURNS trigger LANGUAGE plpgsql"
+    " AS 'BEGIN PERFORM pg_sleep(20); RETURN NULL; END';"
+    "CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED"
+    " FOR EACH ROW EXECUTE FUNCTION pg_temp.wait()"
+)
+threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()
+try:
+    with transaction.atomic():
+        transaction.on_commit(lambda: print("first"))
+        cursor.execute("INSERT INTO slow VALUES (1)")
+except KeyboardInterrupt as error:
+    print(error)
+with transaction.atomic():
+    transaction.on_commit(lambda: print("second"))
+print(frame("SELECT count(*) AS n FROM slow")["n"].item())
+"""
+    )
+    assert said == ["the query was cancelled.", "second", "0"]
+
+
+def test_who_has_a_handler_of_ones_own_decides_what_is_to_end() -> None:
+    said = told(
+        """
+import os, threading
+frame("SELECT 1 AS n")
+stop = []
+signal.signal(signal.SIGINT, lambda *_: stop.append(True))
+threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+while not stop:
+    print(frame("SELECT 42 AS n, pg_sleep(1)")["n"].item())
+"""
+    )
+    assert said == ["42"]

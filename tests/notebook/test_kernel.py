@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,32 @@ def test_an_interrupted_query_is_cancelled_on_the_server_and_the_next_cell_works
     assert outcome.error == ["KeyboardInterrupt: the query was cancelled."]
     running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%slept'"
     assert kernel.run(f'cursor.execute("{running}"); cursor.fetchone()').result == "(0,)"
+
+
+def test_a_second_interrupt_right_after_the_first_is_none_of_the_next_cells(kernel: Kernel) -> None:
+    for pause in (0.01, 0.05, 0.1):
+        request = kernel.begin("connection.cursor().execute('SELECT pg_sleep(30)')")
+        kernel.await_start(request)
+        time.sleep(0.3)
+        kernel.interrupt()
+        time.sleep(pause)
+        kernel.interrupt()
+        assert kernel.finish(request).error[-1].startswith("KeyboardInterrupt")
+        time.sleep(0.3)
+    outcome = kernel.run("connection.cursor().execute('SELECT pg_sleep(30)')", interrupt_after=0.7)
+    assert outcome.error == ["KeyboardInterrupt: the query was cancelled."]
+
+
+def test_an_interrupt_before_a_cell_that_cannot_be_read_does_not_end_the_next(kernel: Kernel) -> None:
+    kernel.run(
+        "import os, signal\n"
+        "def interrupt(*_, once=[1]):\n"
+        "    if once: once.pop(); os.kill(os.getpid(), signal.SIGINT)\n"
+        "from workbench.notebook.interrupt import before_cell\n"
+        "before_cell(get_ipython(), interrupt)"
+    )
+    assert kernel.run("1 +").error
+    assert kernel.run("1 + 1").result == "2"
 
 
 def test_a_connection_that_died_between_two_cells_is_replaced(kernel: Kernel) -> None:

@@ -60,6 +60,10 @@ class Watched:
         with self._lock:
             self._connections.add(connection)
 
+    def clear(self) -> None:
+        """Forget them in a forked process, where nobody would give the lock back."""
+        self.__init__()  # type: ignore[misc]
+
     def __iter__(self) -> Iterator[BaseDatabaseWrapper]:
         with self._lock:
             found = [*self._connections]
@@ -110,7 +114,10 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, anew: bool = False) 
         signal.set_wakeup_fd(other)
         return
     handler = signal.getsignal(signal.SIGINT)
-    if callable(handler) and not isinstance(handler, _Handler):
+    # Where a cell begins it is ipykernel's, which may be another one.
+    if handler is signal.default_int_handler or (
+        anew and callable(handler) and not isinstance(handler, _Handler)
+    ):
         signal.signal(signal.SIGINT, _Handler(handler))
 
 
@@ -141,8 +148,12 @@ def _is_lost_in(frame: FrameType | None) -> bool:
 
 
 def _forget() -> None:
-    """Leave the signals of a forked process to itself: the pipe, and who listens, are its parent's."""
-    global _lock, _reading, _writing
+    """Leave the signals of a forked process to itself: all that is known here is of its parent."""
+    global _depth, _is_due, _is_put_off, _lock, _reading, _writing
+    watched.clear()
+    _asked.clear()
+    _asking.clear()
+    _depth, _is_due, _is_put_off = 0, False, False
     if _writing < 0:
         return
     signal.set_wakeup_fd(-1)
@@ -158,8 +169,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def enter() -> None:
-    """Begin a statement: an interrupt is left to its end, ``leave``."""
+    """Begin a statement, when nobody is asked any more to cancel another: an interrupt is left to its end."""
     global _depth
+    settle()
     if _is_main():
         _depth += 1
 
@@ -167,15 +179,15 @@ def enter() -> None:
 def leave(raw: Any) -> bool:
     """End what psycopg2's connection waited for, and tell whether that is to raise a KeyboardInterrupt."""
     global _depth
-    settle()
     if _asked and raw is not None:
         _asked.pop(raw, None)
-    if not _is_main():
-        return False
-    _depth = max(_depth - 1, 0)
-    is_due = _is_due
-    if is_due and not _depth:
-        _meet()
+    is_due = False
+    if _is_main():
+        _depth = max(_depth - 1, 0)
+        is_due = _is_due
+        if is_due and not _depth:
+            _meet()
+    settle()
     return is_due
 
 
@@ -233,9 +245,10 @@ def settle() -> None:
 
     Nobody is waited for whose connection is given up, nor for longer than a silence may be.
     """
-    deadline = time.monotonic() + silence.SECONDS if _asking else 0.0
-    while _asking:
-        asking, raw = _asking[-1]
+    if not _asking:
+        return
+    deadline = time.monotonic() + silence.SECONDS
+    for asking, raw in [*_asking]:
         while asking.is_alive() and not silence.why_given_up(raw) and time.monotonic() < deadline:
             asking.join(SETTLING_SECONDS)
         with suppress(ValueError):  # Another thread waited for it, too.
@@ -300,11 +313,15 @@ def _is_awaited() -> bool:
             _is_put_off = False
             _thread.interrupt_main()
         is_new = _is_told()
+        handler = signal.getsignal(signal.SIGINT)
+        is_ours = isinstance(handler, _Handler)
+        if is_new and not is_ours and handler is not signal.default_int_handler:
+            return False  # Somebody else decides what is to end.
         _is_due = _is_due or is_new
         if _is_due:
             _press(is_new=is_new)
-        if not _depth and not isinstance(signal.getsignal(signal.SIGINT), _Handler):
-            _is_due = False  # It is somebody else's.
+        if not _depth and not is_ours:
+            _is_due = False  # It was raised without us.
         return _is_due
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -15,12 +16,15 @@ def register(shell: InteractiveShell) -> None:
     def explain(
         shell: InteractiveShell, kind: type[KeyboardInterrupt], error: KeyboardInterrupt, trace: Any, **_: Any
     ) -> None:
-        lines = shell.InteractiveTB.structured_traceback(kind, error, trace)
-        if str(error):
-            lines = [f"KeyboardInterrupt: {error}"]
+        lines = [f"KeyboardInterrupt: {error}"]
+        if not str(error):
+            # Which takes long enough for a second interrupt, whereupon IPython would not ask us any more.
+            with suppress(KeyboardInterrupt):
+                lines = shell.InteractiveTB.structured_traceback(kind, error, trace)
         shell._showtraceback(kind, error, lines)
 
     def begin(*_: object) -> None:
+        _stop.error = None  # The last cell may have been one that Python could not read.
         # The last cell may have taken the wakeup descriptor for itself, as an event loop does.
         interrupt.watch(anew=True)
 

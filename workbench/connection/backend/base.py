@@ -7,7 +7,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ import psycopg2
 import psycopg2.errors
 from django.db import Error
 from django.db.backends.postgresql import base, client
+from django.db.backends.utils import CursorWrapper
 from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 from psycopg2 import OperationalError
@@ -110,6 +111,25 @@ class ErrorWrapper(DatabaseErrorWrapper):
             raise KeyboardInterrupt(interrupt.GIVEN_UP if why else said) from error
 
 
+class _Rows:
+    """Rows of a cursor, each part of which is a statement of its own: what is done with them is none."""
+
+    def __iter__(self: Any) -> Iterator[Any]:
+        if self.cursor.name:
+            while rows := self.fetchmany(self.cursor.itersize):
+                yield from rows
+        else:
+            yield from iter(self.fetchone, None)
+
+
+class Cursor(_Rows, CursorWrapper):
+    """Django's, which would leave an interrupt of a loop over rows to the end of it."""
+
+
+class DebugCursor(_Rows, base.CursorDebugWrapper):
+    """The same, which remembers its statements."""
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """Django's, with what an entry of DATABASES may have beside Django's own parts.
 
@@ -139,8 +159,21 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.is_committing = True
         try:
             super()._commit()  # type: ignore[misc]
+        except KeyboardInterrupt as interrupted:
+            was_over = interrupted.args == (interrupt.OVER,) and interrupted.__cause__ is None
+            self._end_interrupted(is_committed=was_over)
+            raise
         finally:
             self.is_committing = False
+
+    def _end_interrupted(self, *, is_committed: bool) -> None:
+        """Do what Django does after an error of the database only."""
+        if is_committed:
+            self.run_commit_hooks_on_set_autocommit_on = True
+            return
+        self.run_on_commit = []
+        with contextlib.suppress(Error):
+            self._rollback()
 
     def _rollback(self) -> None:
         # Small, and what is left to do after an interrupt.
@@ -159,7 +192,15 @@ class DatabaseWrapper(base.DatabaseWrapper):
             self.autocommit = True
             self.run_commit_hooks_on_set_autocommit_on = False
             return
-        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        try:
+            super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        except KeyboardInterrupt:
+            # Django and psycopg2 may be of two minds, and then nothing would be committed.
+            if self.connection is not None and not self.connection.closed:
+                with contextlib.suppress(psycopg2.Error):
+                    self.connection.autocommit = True
+                self.autocommit = self.connection.autocommit
+            raise
 
     def _set_autocommit(self, autocommit: bool) -> None:
         raw = self.connection
@@ -231,6 +272,12 @@ class DatabaseWrapper(base.DatabaseWrapper):
             names = (params.get(name) for name in ("user", "dbname", "host"))
             remember(password, *filter(None, names))
         return params
+
+    def make_cursor(self, cursor: Any) -> CursorWrapper:
+        return Cursor(cursor, self)
+
+    def make_debug_cursor(self, cursor: Any) -> DebugCursor:
+        return DebugCursor(cursor, self)
 
     def _session(self) -> dict[str, Any]:
         is_pooled = self.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
