@@ -3,7 +3,7 @@ import os
 from django.core.asgi import get_asgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "workbench.settings")
-# A web server goes through the pooler, if DATABASE_URL names one.
-os.environ.setdefault("WORKBENCH_WEB", "1")
+# A web server goes through the pooler, if DATABASE_URL names one. A blank one says nothing.
+os.environ["WORKBENCH_WEB"] = os.environ.get("WORKBENCH_WEB", "").strip() or "1"
 
 application = get_asgi_application()
