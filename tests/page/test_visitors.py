@@ -26,6 +26,10 @@ def test_whoever_is_on_this_machine_is_shown_it(seen: Seen, address: str) -> Non
         {"REMOTE_ADDR": ""},
         {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_FOR": "192.0.2.7"},
         {"REMOTE_ADDR": "127.0.0.1", "HTTP_FORWARDED": "for=192.0.2.7"},
+        {"REMOTE_ADDR": "127.0.0.1", "HTTP_VIA": "1.1 proxy"},
+        {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_HOST": "data.example.org"},
+        {"REMOTE_ADDR": "127.0.0.1", "HTTP_X_FORWARDED_PROTO": "https"},
+        {"REMOTE_ADDR": "127.0.0.1", "HTTP_CF_CONNECTING_IP": "192.0.2.7"},
         {"REMOTE_ADDR": "192.0.2.7", "HTTP_WORKBENCH_LET_IN": "1", "HTTP_WORKBENCH.LET_IN": "1"},
     ],
 )

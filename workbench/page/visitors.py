@@ -16,8 +16,11 @@ from django.urls import NoReverseMatch, reverse
 
 # What a server puts into a request's environ, where no client can: that it has asked for a token already.
 LET_IN = "workbench.let_in"
-# What proxies say of whom they speak for.
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-Ip")
+# What proxies say of whom they speak for, and of themselves.
+FORWARDED = (
+    *("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-Ip"),
+    *("Via", "Cf-Connecting-Ip"),
+)
 
 
 class NotLetIn(Exception):
