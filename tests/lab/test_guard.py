@@ -75,7 +75,10 @@ def refused(folder: Path, *options: str, **variables: str) -> str:
         pytest.param([OPEN], "With ServerApp.allow_remote_access others", marks=ONLY_FULL),
         pytest.param(["--ServerApp.disable_check_xsrf=True"], "any page in your browser", marks=ONLY_FULL),
         pytest.param(["--ServerApp.allow_origin=*"], "any page in your browser", marks=ONLY_FULL),
+        pytest.param(["--ServerApp.allow_origin=null"], "any page in your browser", marks=ONLY_FULL),
         pytest.param(["--ServerApp.allow_origin_pat=.*"], "any page in your browser", marks=ONLY_FULL),
+        pytest.param(["--ServerApp.allow_origin_pat=http://.*"], "any page in your browser", marks=ONLY_FULL),
+        (["--ServerApp.allow_origin_pat=https://.*\\.com"], "any page in your browser"),
     ],
 )
 def test_a_lab_that_lets_others_in_does_not_start(tmp_path: Path, options: list[str], reason: str) -> None:
@@ -96,7 +99,9 @@ def test_config_files_and_the_environment_let_nobody_in_either(tmp_path: Path) -
 
 
 def test_one_that_is_public_says_what_that_means(tmp_path: Path) -> None:
-    with started(tmp_path, "--port=0", "--ip=0.0.0.0", "--public") as (_, printed):
+    # A domain's own pages are no strangers.
+    pages = r"--ServerApp.allow_origin_pat=https://[a-z-]+\.example\.org(:\d+)?"
+    with started(tmp_path, "--port=0", "--ip=0.0.0.0", "--public", pages) as (_, printed):
         assert printed[0] == (
             "Others can reach this lab (--ip=0.0.0.0). Whoever has its token runs any code as you: with your "
             "files, your keys and your database."

@@ -7,16 +7,21 @@ A lab runs whatever code it is sent, as the person who started it. So it is for 
 from __future__ import annotations
 
 import re
+import secrets
 import socket
+from collections.abc import Iterator
 from ipaddress import ip_address
+from itertools import product
+from string import ascii_lowercase
 from typing import Any
 
 from jupyter_server.serverapp import ServerApp
 
 from workbench.errors import OneSentence
 
-# Nobody's: https://www.rfc-editor.org/rfc/rfc6761#section-6.4.
-STRANGER = "https://stranger.invalid"
+# Of strangers' names, which are made up anew each time: nobody could have meant one.
+LETTERS = 12
+ENDS = ("com", "org", "net", "io", "dev", "invalid")
 # The port is that of the machine that one comes from.
 TUNNEL_PORT = 8888
 TUNNEL = "ssh -N -L {port}:{there} USER@THIS-MACHINE"
@@ -44,7 +49,9 @@ def check(server: ServerApp, *, is_public: bool) -> None:
             "take it out. A script that sends the header 'Authorization: token ...' does not need it."
         )
     pattern = settings.get("allow_origin_pat")
-    if settings["allow_origin"] == "*" or (pattern and re.match(pattern, STRANGER)):
+    if settings["allow_origin"] in ("*", "null") or (
+        pattern and any(re.match(pattern, stranger) for stranger in _strangers())
+    ):
         raise NotGuarded(
             "ServerApp.allow_origin lets any page in your browser run code in this lab as you: name the one "
             "that may, as in --ServerApp.allow_origin=https://hub.example.org."
@@ -70,6 +77,15 @@ def meaning(server: ServerApp) -> str:
         f"{said}\nIt speaks plain HTTP: whoever is on the way can read the token. Encrypt it with --certfile "
         f"and --keyfile, or leave --public out and come through '{tunnel(server)}'."
     )
+
+
+def _strangers() -> Iterator[str]:
+    """Yield where pages come from that nobody could have meant."""
+    yield "null"  # As anybody's does that is in a sandboxed frame.
+    name = "".join(secrets.choice(ascii_lowercase) for _ in range(LETTERS))
+    hosts = [*(f"{name}.{end}" for end in ENDS), f"www.{name}.com", name, "203.0.113.77"]
+    for scheme, host, port in product(("http", "https"), hosts, ("", ":8443")):
+        yield f"{scheme}://{host}{port}"
 
 
 def _asks(provider: Any) -> bool:
