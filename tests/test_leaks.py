@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,14 @@ NONE = [
     "postgresql://alex:{password}@db.mycompany.com/shop",
     "postgresql://alex:${PASSWORD}@db.mycompany.com/shop",
     "postgresql://alex:<password>@db.mycompany.com/shop",
+    "postgresql://alex:$DB_PASSWORD@db.mycompany.com/shop",
+    "postgresql://alex:%s@db.mycompany.com/shop",
+    "postgresql://alex:%(password)s@db.mycompany.com/shop",
+    "postgresql://alex:[YOUR-PASSWORD]@db.mycompany.com/shop",
     "postgresql://alex:********@db.mycompany.com/shop",
+    "postgresql://alex:%2A%2A%2A%2A@db.mycompany.com/shop",
+    "postgresql://alex:s3cr3t@{host}/shop?host=%2Fvar%2Frun%2Fpostgres.d",
+    "postgresql://alex:s3cr3t@[::1]:5432,localhost/shop",
     "postgresql://postgres:postgres@localhost:5432/postgres",
     "postgresql://alex:s3cr3t@db.example.com/shop",
     "https://docs.mycompany.com/a:b@c",
@@ -35,6 +43,17 @@ NONE = [
     "np" + "g_...",
     "django-insecure-",
     f"-----BEGIN PRIVATE {'KEY'}-----",
+]
+
+
+# What is a password's, though it looks like what stands for one, and where it leads, in whichever way said.
+PASSWORDS = ["%40s3cr3tQ9w!x", "%24ecret99xyz", "$ecret99xyz", "SWORD" + "FISHXY", "{a}b", "[x", "*x*y"]
+WHERE = [
+    "[2001:470::1]:5432/shop",
+    "/shop?host=db.mycompany.com",
+    "/shop?sslmode=require&amp;host=%2Ftmp,db.mycompany.com",
+    "localhost,db.mycompany.com/shop",
+    "10.0.0.7/shop",
 ]
 
 
@@ -63,6 +82,29 @@ def test_what_stands_for_a_secret_is_none(text: str) -> None:
     assert [*in_text(text, "a file")] == []
 
 
+@pytest.mark.parametrize("password", PASSWORDS)
+def test_no_password_is_taken_for_what_stands_for_one(password: str) -> None:
+    assert [leak.what for leak in in_text(ADDRESS.format(password), "")] == ["an address with its password"]
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_an_address_is_one_however_it_says_its_host(where: str) -> None:
+    text = f"postgresql://x:PASSWORD@localhost,postgresql://alex:{'hun' + 'ter2'}@{where}"
+    assert [leak.what for leak in in_text(text, "")] == ["an address with its password"]
+
+
+@pytest.mark.parametrize("before", ["_", "\n", "\\n", "\\t", "\\u0027", "%3A", "\x1b[33m", "=", "é"])
+def test_a_secret_is_found_behind_whatever_a_text_writes(before: str) -> None:
+    assert [leak.what for leak in in_text(f"x{before}{NEON}", "")] == ["a password of Neon's"]
+
+
+def test_what_looks_like_the_start_of_many_addresses_takes_no_time() -> None:
+    start = time.monotonic()
+    for piece in ("://a:", "://a:b@", "://a:b", "a:b@c"):
+        assert [*in_text(piece * 20_000, "")] == []
+    assert time.monotonic() - start < 5
+
+
 def test_a_notebooks_sources_and_outputs_are_read_as_they_are_shown(repository: Path) -> None:
     # Over the pieces that a stream comes in, and within what a result is besides its text.
     half = len(NEON) // 2
@@ -82,8 +124,40 @@ def test_a_notebooks_sources_and_outputs_are_read_as_they_are_shown(repository: 
         "mine.ipynb, cell 3, line 1",
         "mine.ipynb, cell 3, output",
     ]
-    (repository / "mine.ipynb").write_text(f"<<<<<<< {NEON}")
+
+
+def test_whatever_else_is_in_a_notebook_is_read_as_well(repository: Path) -> None:
+    kept = {"parameters": {"key": NEON}}
+    cell = {"metadata": kept, "attachments": {"x.txt": {"text/plain": NEON}}, "source": [1, NEON]}
+    sheet = {"cells": [{"input": [NEON]}]}
+    content = {"metadata": kept, "worksheets": [sheet], "cells": [cell, NEON], NEON: 1}
+    (repository / "mine.ipynb").write_text(json.dumps(content))
+    assert [leak.place for leak in leaks(repository)] == [
+        "mine.ipynb, metadata",
+        "mine.ipynb, worksheets",
+        "mine.ipynb, cell 1, metadata",
+        "mine.ipynb, cell 1, attachments",
+        "mine.ipynb, cell 1, line 1",
+        "mine.ipynb, cell 2, metadata",
+        "mine.ipynb, metadata",
+    ]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [f"<<<<<<< {NEON}", "[" * 100_000 + NEON, f'{{"x": {"[" * 950}"{NEON}"{"]" * 950}}}'],
+    ids=["a merge", "no JSON, and deep", "deep"],
+)
+def test_a_notebook_that_is_none_is_read_as_a_text(repository: Path, written: str) -> None:
+    (repository / "mine.ipynb").write_text(written)
     assert [leak.place for leak in leaks(repository)] == ["mine.ipynb, line 1"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_text_is_read_in_the_encoding_that_it_begins_with(repository: Path, encoding: str) -> None:
+    (repository / "notes.txt").write_text(f"é\n{NEON}", encoding=encoding)
+    (repository / "mine.ipynb").write_text(notebook({"source": NEON}), encoding=encoding)
+    assert [leak.place for leak in leaks(repository)] == ["mine.ipynb, cell 1, line 1", "notes.txt, line 2"]
 
 
 def test_a_persons_own_secrets_are_found_in_any_form(

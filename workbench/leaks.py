@@ -1,38 +1,32 @@
 """Secrets in the files of a repository, and in the cells and outputs of its notebooks.
 
-What is looked for: addresses with a password, Neon's passwords and keys, keys that ``startproject`` makes
-(https://docs.djangoproject.com/en/5.2/ref/settings/#secret-key), private keys, and the secrets that this
-process knows, as those of ``.env``.
+What is looked for is what looks like one, see workbench/shapes.py, and the secrets that this process knows,
+as those of ``.env``.
 """
 
 from __future__ import annotations
 
+import codecs
 import json
-import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from workbench import shapes
 from workbench.errors import OneSentence
-from workbench.redaction import ADDRESSES, holds_secret
+from workbench.redaction import holds_secret
 
-PATTERNS = {
-    "a password of Neon's": re.compile(r"\bnpg_[A-Za-z0-9]{12,}"),
-    "a key of Neon's API": re.compile(r"\bnapi_[a-z0-9]{32,}"),
-    "a SECRET_KEY of Django's": re.compile(r"django-insecure-[^\s\"'\\]{30,}"),
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\s|\\n)+[A-Za-z0-9+/=]{40,}"),
+# https://www.unicode.org/faq/utf_bom.html#bom4. Those of four bytes first, which begin as those of two do.
+BOMS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
 }
-# An example repeats itself: npg_xxxxxxxxxxxx.
-LEAST_LETTERS = 10
-# What stands for a password: {password}, <password>, $PASSWORD, %s, ****, PASSWORD.
-PLACEHOLDER = re.compile(r"\W*[{<$%*•….\[].*|[A-Z_]+|\W*", re.DOTALL)
-# Hosts that nobody else reaches, and those that documentation is to use (RFC 2606, RFC 6761).
-NOWHERE = re.compile(
-    r"(?:localhost|127\.[\d.]+|[^.]*|.*\.(?:example|test|invalid|localhost|local)|(?:.*\.)?example\.\w+)",
-    re.IGNORECASE,
-)
+# Parts of a notebook or of a cell in it, as they are said.
+PARTS = {"outputs": "output", "attachments": "attachments", "worksheets": "worksheets"}
 MOST_BYTES = 50_000_000
 
 
@@ -53,14 +47,13 @@ def leaks(folder: Path) -> list[Leak]:
 
 
 def in_notebook(content: Any, name: str) -> Iterator[Leak]:
-    """Yield the secrets in a notebook's content, as nbformat has it. Cells are counted from 1."""
-    cells = content.get("cells") if isinstance(content, dict) else None
-    for number, cell in enumerate(cells if isinstance(cells, list) else [], 1):
-        place = f"{name}, cell {number}"
-        yield from in_text(_joined(cell.get("source", "")), place)
-        for text in _texts(cell.get("outputs", [])):
-            for leak in in_text(text, f"{place}, output"):
-                yield Leak(f"{place}, output", leak.what)
+    """Yield the secrets in a notebook's content, of whatever format. Cells are counted from 1."""
+    for part, value in _parts(content):
+        if part == "cells" and isinstance(value, list):
+            for number, cell in enumerate(value, 1):
+                yield from _in_cell(cell, f"{name}, cell {number}")
+        else:
+            yield from _in_part(part, value, name)
 
 
 def in_text(text: str, name: str) -> Iterator[Leak]:
@@ -70,14 +63,8 @@ def in_text(text: str, name: str) -> Iterator[Leak]:
 
 
 def _found(text: str) -> Iterator[tuple[str, int]]:
-    for pattern in ADDRESSES if "://" in text else ():
-        for found in pattern.finditer(text):
-            if _is_meant(found["password"], found["rest"]):
-                yield "an address with its password", found.start()
-    for what, pattern in PATTERNS.items():
-        for found in pattern.finditer(text):
-            if len({*found[0]}) >= LEAST_LETTERS:
-                yield what, found.start()
+    for what, place, _ in shapes.found(text):
+        yield what, place
     if holds_secret(text):
         place = 0
         for line in text.splitlines(keepends=True):
@@ -86,10 +73,24 @@ def _found(text: str) -> Iterator[tuple[str, int]]:
             place += len(line)
 
 
-def _is_meant(password: str, rest: str) -> bool:
-    """Tell whether an address's password is one, and no example's."""
-    host = re.split(r"[^\w.-]", rest)[0]
-    return not (NOWHERE.fullmatch(host) or PLACEHOLDER.fullmatch(password))
+def _in_cell(cell: Any, place: str) -> Iterator[Leak]:
+    for part, value in _parts(cell):
+        if part == "source":
+            for text in _texts(value):
+                yield from in_text(text, place)
+        else:
+            yield from _in_part(part, value, place)
+
+
+def _in_part(part: str, value: Any, place: str) -> Iterator[Leak]:
+    place = f"{place}, {PARTS.get(part, 'metadata')}"
+    for text in (part, *_texts(value)):
+        for leak in in_text(text, place):
+            yield Leak(place, leak.what)
+
+
+def _parts(content: Any) -> Iterable[tuple[str, Any]]:
+    return content.items() if isinstance(content, dict) else [("", content)]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -108,26 +109,26 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _in_file(path: Path, name: str) -> Iterable[Leak]:
     raw = path.read_bytes()
-    if b"\0" in raw[:8192]:
+    encoding = next((encoding for mark, encoding in BOMS.items() if raw.startswith(mark)), "")
+    if not encoding and b"\0" in raw[:8192]:
         return ()
-    text = raw.decode(errors="replace")
+    text = raw.decode(encoding or "utf-8-sig", errors="replace")
     if path.suffix == ".ipynb":
         try:
             return list(in_notebook(json.loads(text), name))
-        except ValueError:  # In the middle of a merge.
+        except (ValueError, RecursionError):  # In the middle of a merge; or nested like nobody's.
             pass
     return in_text(text, name)
 
 
 def _texts(content: Any) -> Iterator[str]:
-    """Yield the texts in an output: lists of lines are one."""
-    if isinstance(content, str) or (isinstance(content, list) and all(isinstance(x, str) for x in content)):
-        yield _joined(content)
+    """Yield the texts in a part of a notebook: lists of lines are one."""
+    if isinstance(content, str):
+        yield content
     elif isinstance(content, dict):
         yield from (text for name, each in content.items() for text in (name, *_texts(each)))
     elif isinstance(content, list):
-        yield from (text for each in content for text in _texts(each))
-
-
-def _joined(lines: Any) -> str:
-    return "".join(lines) if isinstance(lines, list) else str(lines)
+        if all(isinstance(each, str) for each in content):
+            yield "".join(content)
+        else:
+            yield from (text for each in content for text in _texts(each))

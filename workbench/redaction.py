@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from workbench.shapes import ADDRESSES
 from workbench.written import pattern
 
 MASK = "********"
@@ -36,11 +37,6 @@ SECRET = re.compile(NAME, re.IGNORECASE)
 WHERE = re.compile(r"_(file|dir|path|id)$", re.IGNORECASE)
 SWITCHES = {"0", "1", "true", "false", "yes", "no", "on", "off"}
 
-# The second is for one that holds an @ of its own, though it should be encoded.
-ADDRESSES = (
-    re.compile(r"://(?P<user>[^\s:/@\"'<>]*):(?P<password>[^\s\"'<>@]+)@(?P<rest>[^\s\"'<>]*)"),
-    re.compile(r"://(?P<user>[^\s:/@\"'<>]*):(?P<password>(?:(?!://)[^\s\"'<>])+)@(?P<rest>[^\s\"'<>@]*)"),
-)
 # Where one that is not telling may follow, for a look that takes no time: parts of NAME as they are spelled.
 PLACES = (
     "assw ASSW assphrase ASSPHRASE ecret ECRET oken OKEN api_key API_KEY apikey APIKEY apiKey redential "
