@@ -137,11 +137,25 @@ def test_variables_are_known_by_their_names() -> None:
             "SECRET_FILE": "/run/secrets/1",
             "PATH": "/usr/bin:/bin-1",
             "NUMBER_TOKEN": 7,
+            "SMTP_PASS": "ijkl-5678-mnop",
+            "DB_PWD": "short",
+            "PWD": "/home/alex-1",
+            "OLDPWD": "/home/alex-2",
         }
     )
     assert redacted("abcd-1234-efgh token=false /run/secrets/1 /usr/bin:/bin-1 7") == (
         f"{MASK} token=false /run/secrets/1 /usr/bin:/bin-1 7"
     )
+    assert redacted("ijkl-5678-mnop DB_PWD=short, in short: /home/alex-1 /home/alex-2") == (
+        f"{MASK} DB_PWD={MASK}, in short: /home/alex-1 /home/alex-2"
+    )
+
+
+def test_what_is_called_like_a_secret() -> None:
+    for name in ("smtp_pass", "smtpPass", "PASS", "userPwd", "accessKey", "encryption_key", "SIGNING_KEY"):
+        assert redaction.is_secret(name), name
+    for name in ("compass", "bypass", "ByPASSED", "pass_rate", "passenger", "key", "foreign_key", "access"):
+        assert not redaction.is_secret(name), name
 
 
 def test_all_texts_are_redacted_and_what_holds_none_is_not_copied() -> None:

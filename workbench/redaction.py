@@ -31,16 +31,20 @@ LEAST_OF_TWO_KINDS, LEAST_OF_ANY = 8, 12
 LEAST_START, LEAST_HALF = 4, 6
 
 # How columns, variables and settings are called whose values nobody shows.
-NAME = r"passw|passphrase|secret|token|(?:api|private|session)_?key|credential"
+NAME = (
+    r"passw|passphrase|pwd|(?<![a-z])pass\b|(?-i:(?<=[a-z])Pass\b)|secret|token|credential"
+    r"|(?:api|private|session|access|encryption|signing)_?key"
+)
 SECRET = re.compile(NAME, re.IGNORECASE)
 # Variables of such names say where a secret is, not what.
-WHERE = re.compile(r"_(file|dir|path|id)$", re.IGNORECASE)
+WHERE = re.compile(r"_(file|dir|path|id)$|^(old)?pwd$", re.IGNORECASE)
 SWITCHES = {"0", "1", "true", "false", "yes", "no", "on", "off"}
 
 # Where one that is not telling may follow, for a look that takes no time: parts of NAME as they are spelled.
 PLACES = (
     "assw ASSW assphrase ASSPHRASE ecret ECRET oken OKEN api_key API_KEY apikey APIKEY apiKey redential "
-    "REDENTIAL ://"
+    "REDENTIAL pwd _PWD _pass _PASS access_key ACCESS_KEY accessKey encryption_key ENCRYPTION_KEY "
+    "encryptionKey signing_key SIGNING_KEY signingKey ://"
 ).split()
 
 CUTS = ("...", "…")

@@ -17,6 +17,7 @@ from tests.conftest import Manage
 from tests.connection.pooler import ALIAS, DIRECT, Neon, neon
 from tests.kernel import Kernel
 from tests.throwaway import ADDRESSES, EVERYTHING, HOME, PROJECT
+from workbench.redaction import MASK
 
 ONLY_FULL = pytest.mark.skipif(not os.environ.get(EVERYTHING), reason="takes many commands")
 
@@ -60,6 +61,9 @@ REFUSED = [
     "SELECT password FROM auth_user",
     "SELECT session_key FROM django_session",
     "SELECT * FROM django_session",
+    "SELECT key FROM authtoken_token",
+    'SELECT "accessKey" FROM held',
+    "SELECT smtp_pass FROM held",
     "SELECT rolpassword FROM pg_authid",
     "SELECT pg_read_file('PG_VERSION')",
     "COPY (SELECT 1) TO PROGRAM 'true'",
@@ -69,10 +73,18 @@ READ = {
     "SELECT * FROM catalog_book": 7,
     "SELECT username, email FROM auth_user": 0,
     "SELECT last_value FROM catalog_author_id_seq": 1,
+    "SELECT user_id FROM authtoken_token": 1,
+    "SELECT key FROM held": 1,
     # Made after it, by the owner.
     "SELECT * FROM later": 1,
     "SELECT * FROM archive.later": 1,
 }
+# As of the REST framework, and of others.
+BEFORE = (
+    "DROP TABLE IF EXISTS authtoken_token, held",
+    "CREATE TABLE authtoken_token AS SELECT 'x' AS key, 1 AS user_id",
+    """CREATE TABLE held AS SELECT 1 AS key, 'x' AS "accessKey", 'x' AS smtp_pass""",
+)
 LATER = (
     "CREATE TABLE later AS SELECT 1 AS n",
     "CREATE SCHEMA archive",
@@ -146,9 +158,10 @@ def run_as_owner(server: Neon, owner: Owner, *statements: str) -> None:
 def test_it_reads_everything_but_secrets_and_can_change_nothing(
     server: Neon, owner: Owner, host: str
 ) -> None:
+    run_as_owner(server, owner, *BEFORE)
     done = owner("analyst", NAME, host=host)
     assert (done.returncode, done.stderr) == (0, "")
-    kept = "Kept from it: auth_user.password and django_session.session_key."
+    kept = "Kept from it: auth_user.password, authtoken_token.key, django_session.session_key, held.accessKey"
     assert kept in done.stdout
     assert f"WORKBENCH_ENV_FILE=.env.{NAME} make lab" in done.stdout
     run_as_owner(server, owner, "DROP TABLE IF EXISTS later", "DROP SCHEMA IF EXISTS archive CASCADE", *LATER)
@@ -178,6 +191,17 @@ def test_its_password_is_in_a_private_file_and_nowhere_else(server: Neon, owner:
             password=password,
             sslmode="require",
         )
+
+
+@ONLY_FULL
+@pytest.mark.needs("pgbouncer", "openssl")
+def test_a_kernel_that_made_it_does_not_show_its_password(server: Neon, owner: Owner) -> None:
+    with Kernel(server.environment()) as kernel:
+        assert kernel.run(f"%manage analyst {NAME}").error == []
+        password = FILE.read_text().split(":")[2].partition("@")[0]
+        shown = kernel.run(f"print('{password}', open({str(FILE)!r}).read().split('@')[0])").stdout
+        assert password not in shown
+        assert f"postgresql://{NAME}:{MASK}" in shown
 
 
 @ONLY_FULL

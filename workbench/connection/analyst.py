@@ -1,8 +1,9 @@
 """A role that only reads: what it may is for Postgres to see to, not the choice of whoever uses it.
 
-It may read every table of a database and those that come, except for columns that are called like a secret:
-whoever has the key of a session of django_session is logged in as somebody else. What Postgres gives
-everybody it has, too: temporary tables, and new large objects.
+It may read every table of a database and those that come, except for columns that are called like a secret,
+or like a key where their table is: whoever has the key of a session of django_session, or of a token of
+authtoken_token, is logged in as somebody else. What Postgres gives everybody it has, too: temporary tables,
+and new large objects.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from workbench.connection.limits import ONLY_READS, STATEMENT_TIMEOUT
 from workbench.connection.sessions import aside
 from workbench.connection.url import REMOTE_OPTIONS, is_neon
 from workbench.errors import OneSentence, command, listed
-from workbench.redaction import is_secret
+from workbench.redaction import is_secret, remember
 
 # What needs no quotes, in an address nor in SQL.
 NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
@@ -36,6 +37,8 @@ NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 MARK = "A workbench analyst."
 # Of its password, each of eight bits.
 PASSWORD_BYTES = 24
+# What a secret is called where its table says that it is one: authtoken_token.key, knox_authtoken.digest.
+HELD = re.compile(r"(?:key|digest|hash|code)$", re.IGNORECASE)
 # A schema, a relation in it, a column of that.
 Named = tuple[str, ...]
 # Of an entry of DATABASES: of who made it, not of where it leads to.
@@ -98,6 +101,8 @@ def make(name: str, keep: Callable[[Mapping[str, str]], None], using: str = DEFA
     entry = connections.settings[using]
     _check(entry, name)
     password = secrets.token_urlsafe(PASSWORD_BYTES)
+    # A kernel may make it, and show its file.
+    remember(password)
     # Not on the person's own connection: it may be in a transaction, and what is asked there may be shown.
     with closing(aside(entry, using)) as connection:
         connection.set_autocommit(False)
@@ -189,7 +194,7 @@ def _granted(cursor: Any, name: str, using: str) -> dict[str, tuple[str, ...]]:
             others += [] if is_sequence else [place]
         elif is_sequence:
             sequences.append(place)
-        elif secret := [column for column in columns if is_secret(column)]:
+        elif secret := [column for column in columns if _is_kept(relation, column)]:
             kept += [(*place, column) for column in secret]
             # Of an earlier time, when it had no such column.
             _run(cursor, "REVOKE SELECT ON {}.{} FROM {}", *place, name)
@@ -216,6 +221,10 @@ def _granted(cursor: Any, name: str, using: str) -> dict[str, tuple[str, ...]]:
     }
 
 
+def _is_kept(relation: str, column: str) -> bool:
+    return is_secret(column) or (is_secret(relation) and HELD.search(column) is not None)
+
+
 def _check_keepable(there: set[str], using: str) -> None:
     """Raise AnalystError where a table with secrets is yet to be made: it would be read as any new one."""
     missing = [
@@ -225,7 +234,9 @@ def _check_keepable(there: set[str], using: str) -> None:
         and not model._meta.proxy
         and model._meta.db_table not in there
         and router.allow_migrate_model(using, model)
-        and any(is_secret(each.column or "") for each in model._meta.local_concrete_fields)
+        and any(
+            _is_kept(model._meta.db_table, each.column or "") for each in model._meta.local_concrete_fields
+        )
     ]
     if missing:
         raise AnalystError(
