@@ -23,16 +23,15 @@ if _named not in ("", os.devnull) and not _env_file.exists():
     raise ImproperlyConfigured(
         f"WORKBENCH_ENV_FILE names {_env_file}, which is not there: correct or unset it."
     )
-_env = {
-    **{
-        name: value
-        for name, value in dotenv_values(_env_file, encoding="utf-8-sig", interpolate=False).items()
-        if value is not None
-    },
-    **os.environ,
+_in_file = {
+    name: value
+    for name, value in dotenv_values(_env_file, encoding="utf-8-sig", interpolate=False).items()
+    if value is not None
 }
-# No output shows them: see workbench/redaction.py.
-remember_all(_env)
+_env = {**_in_file, **os.environ}
+# No output shows them, nor those of the file that the environment overrides: see workbench/redaction.py.
+remember_all(_in_file)
+remember_all(os.environ)
 
 
 def _is_on(name: str, default: str = "") -> bool:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.conftest import Manage
 from tests.throwaway import PROJECT
 from workbench.connection import DatabaseURLError, database, duration
+from workbench.redaction import redacted
 
 HOME = Path("/project/.workbench")
 PASSWORD = "s3cr3t-hunter2"
@@ -122,6 +123,13 @@ def test_what_the_address_says_wins_over_the_defaults() -> None:
     options = read("postgresql://a:b@h/db?connect_timeout=3&application_name=mine&sslmode=disable")["OPTIONS"]
     assert (options["connect_timeout"], options["application_name"]) == (3, "mine")
     assert options["sslmode"] == "disable"
+
+
+def test_a_secret_among_the_options_is_shown_nowhere() -> None:
+    url = "postgresql://a:b@h/db?sslpassword=KeyPassw0rd%2F99"
+    entry = read(url)
+    assert entry["OPTIONS"]["sslpassword"] == "KeyPassw0rd/99"
+    assert "KeyPassw0rd" not in redacted(url) + repr(entry)
 
 
 @pytest.mark.parametrize("root", ["", "&sslrootcert=system"])

@@ -22,7 +22,7 @@ import psycopg2.extensions
 from django.core.exceptions import ImproperlyConfigured
 
 from workbench.connection.program import application_name
-from workbench.redaction import Secret, is_secret, remember_address
+from workbench.redaction import Secret, is_secret, remember_address, remember_all
 
 ENGINE = "workbench.connection.backend"
 
@@ -182,6 +182,7 @@ def _options(config: dict[str, Any]) -> dict[str, Any]:
     if verifies and options.get("sslrootcert", "system") == "system":
         # The driver's wheel looks for the system's certificates where its builder had them.
         options["sslrootcert"] = certifi.where()
+    remember_all(options)
     return {name: Secret(value) if is_secret(name) else value for name, value in options.items()}
 
 
