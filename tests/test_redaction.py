@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pprint
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from html import escape
@@ -35,6 +36,9 @@ WAYS: dict[str, Callable[[str], str]] = {
     "a form": quote_plus,
     "a shell": shlex.quote,
     "libpq": lambda text: make_dsn(password=text),
+    "a shell's variables": lambda text: "'" + text.replace("'", r"'\''") + "'",
+    "bytes": lambda text: repr(text.encode()),
+    "a pattern of LIKE": lambda text: re.sub(r"([%_\\])", r"\\\1", text),
     "SQL": lambda text: "'" + text.replace("'", "''") + "'",
     "coloured": lambda text: "\x1b[31m\x1b[0m".join(text.partition("%")),
 }
@@ -127,6 +131,86 @@ def test_what_is_left_of_one_that_was_cut_is_taken_out(cut: str) -> None:
     assert redacted(f"'s3cr3t@{cut}234567@host'") == f"'{MASK}{cut}{MASK}@host'"
     assert redacted(f"s3cr3t@12<i>{cut}</i>") == f"{MASK}<i>{cut}</i>"
     assert redacted(f"s3c{cut}, s3{cut}34, and so on{cut}") == f"s3c{cut}, s3{cut}34, and so on{cut}"
+
+
+@pytest.mark.parametrize("written", [str, repr, ascii, json.dumps, escape])
+def test_a_half_is_found_however_it_is_written(written: Callable[[str], str]) -> None:
+    secret = "(s3cr3tq&'é<abcdefghij&klmnop>Q9zQ9z"
+    redaction.remember(secret)
+    for length in range(8, len(secret)):
+        first, last = (written(part).strip("\"'") for part in (secret[:length], secret[-length:]))
+        assert redacted(f"key={first}...") == f"key={MASK}..."
+        assert redacted(f"<i>{first}<i>…</i></i>") == f"<i>{MASK}<i>…</i></i>"
+        assert redacted(f"…{last}, and more") == f"…{MASK}, and more"
+
+
+@pytest.mark.parametrize("written", [str, repr, json.dumps, escape, quote])
+def test_a_start_waits_for_the_rest_wherever_a_stream_is_cut(written: Callable[[str], str]) -> None:
+    secret = "s3cr3t_\"é<>&'Q9z"
+    redaction.remember(secret)
+    text = written(secret).strip("\"'")
+    for end in range(4, len(text)):
+        assert redaction.begun(f"it is {text[:end]}") == end
+        assert redaction.gone_on(f"it is {text[:end]}", f"{text[end:]}, and more") == len(text) - end
+    assert redaction.begun("it is s3c") == redaction.gone_on(f"it is {text}", "more") == 0
+
+
+SHORT, NEON = "h2", "npg_" + "OldZyX9wVu1"
+KEY = "-----BEGIN PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIB\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        (
+            f"# DATABASE_URL=postgresql://alex:{NEON}A@ep-1.neon.tech/db",
+            f"# DATABASE_URL=postgresql://alex:{MASK}@ep-1.neon.tech/db",
+        ),
+        (
+            f"postgresql://alex:{SHORT}@db.acme.org,postgresql://bo:{SHORT}@@db.acme.org/x?to=y@z.org",
+            f"postgresql://alex:{MASK}@db.acme.org,postgresql://bo:{MASK}@z.org",
+        ),
+        (f"a {NEON}Ab b", f"a {MASK} b"),
+        (f"a {NEON[:9]}... b", f"a {MASK}... b"),
+        (f"{KEY}-----END PRIVATE KEY-----\nmore", f"{MASK}-----END PRIVATE KEY-----\nmore"),
+        (f"key: {KEY}", f"key: {MASK}"),
+    ],
+)
+def test_what_looks_like_a_secret_is_taken_out_though_nobody_knows_it(text: str, clean: str) -> None:
+    assert redacted(text) == clean
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "postgresql://USER:PASSWORD@ep-cool-1.neon.tech/db",
+        "postgresql://user:password@host/db",
+        "postgresql://alex:pw@localhost:5432/db and postgresql://alex:pw@db.example.org/db",
+        "postgresql://alex:{password}@db.acme.org/db",
+        "https://cdn.acme.org:443/npm/jquery@3.6.0/dist.js",
+        "npg_xxxxxxxxxxxxxxx, napi_, npg_...",
+    ],
+)
+def test_an_example_stays_readable(text: str) -> None:
+    assert redacted(text) == text
+
+
+def test_settings_are_known_within_those_that_hold_others() -> None:
+    class Settings:
+        DATABASES = {
+            "default": {
+                "USER": "shop-2024",
+                "PASSWORD": "shop-2024",
+                "OPTIONS": {"sslpassword": "KeyPassw0rd99"},
+            }
+        }
+        CACHES = {"default": {"LOCATION": "redis://:c4che-1234@host"}}
+        STORAGES = {"default": {"OPTIONS": {"secret_key": "st0rage-1234"}}}
+        PASSWORD_HASHERS = ["hashers.Hasher-1"]
+
+    redaction.remember_settings(Settings)
+    assert redacted("KeyPassw0rd99 c4che-1234 st0rage-1234") == f"{MASK} {MASK} {MASK}"
+    assert redacted("shop-2024 hashers.Hasher-1") == "shop-2024 hashers.Hasher-1"
 
 
 def test_variables_are_known_by_their_names() -> None:

@@ -8,7 +8,8 @@ digits, others), or at least 12 of any, and is not the name of the role, the dat
 such as ``postgres`` or ``a``, are words that a text may well have for other reasons. They are taken out of
 addresses and behind what is called like a secret: ``password=postgres``, ``'PASSWORD': 'postgres'``.
 
-What a person makes of a secret, such as its half or its base64, is not found.
+What looks like a secret (workbench/shapes.py) is taken out though nobody knows it. What a person makes of
+one, such as its half or its base64, is not found.
 """
 
 from __future__ import annotations
@@ -17,11 +18,12 @@ import logging
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import Any
 from urllib.parse import unquote
 
-from workbench.shapes import ADDRESSES
-from workbench.written import pattern
+from workbench import shapes
+from workbench.written import beginning, ending, pattern
 
 MASK = "********"
 
@@ -38,6 +40,8 @@ NAME = (
 SECRET = re.compile(NAME, re.IGNORECASE)
 # Variables of such names say where a secret is, not what.
 WHERE = re.compile(r"_(file|dir|path|id)$|^(old)?pwd$", re.IGNORECASE)
+# Of Django's settings, those that hold others.
+HOLDERS = ("DATABASES", "CACHES", "STORAGES")
 SWITCHES = {"0", "1", "true", "false", "yes", "no", "on", "off"}
 
 # Where one that is not telling may follow, for a look that takes no time: parts of NAME as they are spelled.
@@ -47,7 +51,11 @@ PLACES = (
     "encryptionKey signing_key SIGNING_KEY signingKey ://"
 ).split()
 
+# Where somebody cut a text, as tables do it too.
 CUTS = ("...", "…")
+BEFORE_CUT, AFTER_CUT = r"(?=(?:<i>)?(?:\.\.\.|…))", r"(?:(?<=\.\.\.)|(?<=…))"
+# So many letters stand for one of a secret's, at most as a rule.
+MOST_WRITTEN = 12
 
 IN_ADDRESS = re.compile(r"(://[^\s:/@']*:)[^\s@']*(?=@|$)")
 # A literal can be written in too many ways (E'', $$, inside another) to be cut out for certain: all that
@@ -72,15 +80,23 @@ class _Known:
         written = pattern(secret)
         self.secret = secret
         self.is_telling = is_telling(secret, names)
-        # No way of writing it changes these.
-        self.parts = sorted(re.findall(r"[A-Za-z0-9_]+", secret), key=len, reverse=True)
+        self.parts = _unchanged(secret)
+        self.start_parts = _unchanged(secret[:LEAST_START])
+        self.half_parts = _unchanged(secret[:LEAST_HALF]), _unchanged(secret[-LEAST_HALF:])
         self.pattern = re.compile(
             written if self.is_telling else rf"://[^\s:/@]*:({written})(?=@)|\w+{BETWEEN}({written})(?![\w%])"
         )
 
+    def may_be_in(self, text: str) -> bool:
+        """Tell whether a text is worth a look: nearly every one is not, which takes no time."""
+        return all(part in text for part in self.parts)
+
+    def may_be_cut_in(self, text: str) -> bool:
+        return self.is_telling and any(all(part in text for part in parts) for parts in self.half_parts)
+
     def without(self, text: str) -> str:
-        """Return a text without it. Nearly every text does not hold it, and takes no time."""
-        if not all(part in text for part in self.parts):
+        """Return a text without it."""
+        if not self.may_be_in(text):
             return text
         if self.is_telling:
             return self.pattern.sub(MASK, text)
@@ -89,20 +105,33 @@ class _Known:
 
     def without_halves(self, text: str) -> str:
         """Return a text without what is left of it where somebody cut it: ``npg_aBcD...``."""
-        return _masked(text, self._halves(text))
+        for half in self._halves if self.may_be_cut_in(text) else ():
+            text = half.sub(MASK, text)
+        return text
 
-    def _halves(self, text: str) -> Iterator[tuple[int, int]]:
-        length = len(self.secret)
-        if self.secret[:LEAST_HALF] not in text and self.secret[-LEAST_HALF:] not in text:
-            return
-        for place in _places(text, CUTS):
-            end = place + (3 if text[place] == "." else 1)
-            # As tables write it.
-            place -= 3 if text.startswith("<i>", max(place - 3, 0)) else 0
-            if before := _started(text[max(place - length, 0) : place], self.secret, LEAST_HALF):
-                yield place - before, place
-            if after := _started(text[end : end + length][::-1], self.secret[::-1], LEAST_HALF):
-                yield end, end + after
+    def begun(self, text: str) -> int:
+        """Return how many letters at the end of a text are its start, and not all of it."""
+        end = text[-MOST_WRITTEN * len(self.secret) :]
+        may_be = self.is_telling and all(part in end for part in self.start_parts)
+        found = self._begun.search(end) if may_be else None
+        return len(end) - found.start() if found else 0
+
+    def gone_on(self, before: str, text: str) -> int:
+        """Return how many letters at the start of a text are its end, where the rest came ``before``."""
+        reach = MOST_WRITTEN * len(self.secret)
+        both, seam = before[-reach:] + text[:reach], len(before[-reach:])
+        found = self.pattern.finditer(both) if self.is_telling and self.may_be_in(both) else ()
+        return next((each.end() - seam for each in found if each.start() < seam < each.end()), 0)
+
+    # Few texts are cut, and few come in pieces that end within a line.
+    @cached_property
+    def _halves(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
+        before = beginning(self.secret, LEAST_HALF, BEFORE_CUT)
+        return re.compile(before), re.compile(ending(self.secret, LEAST_HALF, AFTER_CUT))
+
+    @cached_property
+    def _begun(self) -> re.Pattern[str]:
+        return re.compile(beginning(self.secret, LEAST_START, r"\Z"))
 
 
 # The longer ones first, which may hold the others.
@@ -148,14 +177,16 @@ def remember_all(variables: Mapping[str, Any]) -> None:
 def remember_settings(settings: Any) -> None:
     """Know those of Django's settings, of whichever project."""
     remember_all({name: getattr(settings, name) for name in dir(settings) if name.isupper()})
-    for entry in settings.DATABASES.values():
-        names = (entry.get(name) for name in ("USER", "NAME", "HOST"))
-        remember(entry.get("PASSWORD") or "", *(name for name in names if isinstance(name, str)))
+    for holder in HOLDERS:
+        for each in _mappings(getattr(settings, holder)):
+            names = (each.get(name) for name in ("USER", "NAME", "HOST"))
+            remember(each.get("PASSWORD") or "", *(name for name in names if isinstance(name, str)))
+            remember_all(each)
 
 
 def remember_address(text: str) -> None:
     """Know the passwords in a text's addresses, as they are written and as they are meant."""
-    for address in ADDRESSES if "://" in text else ():
+    for address in shapes.ADDRESSES if "://" in text else ():
         for found in address.finditer(text):
             user, password, rest = found.group("user", "password", "rest")
             names = [unquote(user), *re.split(r"[/?:&=.]", rest)]
@@ -169,13 +200,24 @@ def holds_secret(text: str) -> bool:
 
 
 def redacted(text: str) -> str:
-    """Return a text without the secrets that are known."""
+    """Return a text without the secrets that are known, and without what looks like one."""
     for each in _known:
         text = each.without(text)
     if any(cut in text for cut in CUTS):
         for each in _known:
-            text = each.without_halves(text) if each.is_telling else text
+            text = each.without_halves(text)
+    if shapes.may_be_in(text):
+        text = _masked(text, ((first, last) for _, first, last in shapes.found(text)))
+        text = shapes.CUT.sub(MASK, text)
     return text
+
+
+def may_be_secret(text: str) -> bool:
+    """Tell whether a text, or any that is written in it, may be another one once it is redacted."""
+    is_cut = any(cut in text for cut in CUTS)
+    return shapes.may_be_in(text) or any(
+        each.may_be_in(text) or (is_cut and each.may_be_cut_in(text)) for each in _known
+    )
 
 
 def redacted_all(content: Any) -> Any:
@@ -211,17 +253,12 @@ def masked(sql: str) -> str:
 
 def begun(text: str) -> int:
     """Return how many letters at the end of a text may be the start of a secret that goes on; 0 for none."""
-    return max((_started(text, each.secret, LEAST_START) for each in _known if each.is_telling), default=0)
+    return max((each.begun(text) for each in _known), default=0)
 
 
 def gone_on(before: str, text: str) -> int:
     """Return how many letters at the start of a text are the end of a secret that began ``before``."""
-    for each in _known if before else ():
-        length = len(each.secret)
-        for start in range(1, min(length, len(before) + 1)) if each.is_telling else ():
-            if text.startswith(each.secret[start:]) and before.endswith(each.secret[:start]):
-                return length - start
-    return 0
+    return max((each.gone_on(before, text) for each in _known), default=0)
 
 
 def redact_logs() -> None:
@@ -247,6 +284,13 @@ def redact_logs() -> None:
     logging.setLogRecordFactory(record)
 
 
+def _mappings(content: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(content, Mapping):
+        yield content
+        for each in content.values():
+            yield from _mappings(each)
+
+
 def _places(text: str, wanted: Iterable[str]) -> Iterator[int]:
     for each in wanted:
         place = text.find(each)
@@ -263,12 +307,9 @@ def _masked(text: str, spans: Iterable[tuple[int, int]]) -> str:
     return "".join([*pieces, text[end:]]) if pieces else text
 
 
-def _started(text: str, secret: str, least: int) -> int:
-    """Return the length of the longest start of a secret that ends a text; 0 below ``least``."""
-    if secret[:least] not in text:
-        return 0
-    lengths = range(min(len(secret) - 1, len(text)), least - 1, -1)
-    return next((length for length in lengths if text.endswith(secret[:length])), 0)
+def _unchanged(secret: str) -> list[str]:
+    """Return the parts that no way of writing a secret changes, the longest first."""
+    return sorted(re.findall(r"[A-Za-z0-9]+", secret), key=len, reverse=True)
 
 
 def _is(one: object, other: object) -> bool:

@@ -26,6 +26,10 @@ PATTERNS = {
     "a SECRET_KEY of Django's": re.compile(r"django-insecure-[^\s\"'\\]{30,}"),
     "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\s|\\n)+[A-Za-z0-9+/=]{40,}"),
 }
+# What each of these has in it, for a look that takes no time.
+MARKS = ("npg_", "napi_", "django-insecure-", "PRIVATE KEY-----")
+# Where somebody cut one of Neon's.
+CUT = re.compile(r"(?<![A-Za-z0-9])n(?:pg|api)_[A-Za-z0-9]{4,}(?=(?:<i>)?(?:\.\.\.|…))")
 # An example repeats itself: npg_xxxxxxxxxxxx.
 LEAST_LETTERS = 10
 # Each ends where the next one begins. The second is for one that holds an @ of its own, though it should be
@@ -57,16 +61,32 @@ NOWHERE = re.compile(
 )
 
 
+def may_be_in(text: str) -> bool:
+    """Tell whether it is worth a look: nearly every text has nothing of the kind."""
+    return _may_have_address(text) or any(mark in text for mark in MARKS)
+
+
 def found(text: str) -> Iterator[tuple[str, int, int]]:
     """Yield what looks like a secret in a text, where it begins and where it ends; some of them twice."""
-    for address in ADDRESSES if "://" in text else ():
+    for address in ADDRESSES if _may_have_address(text) else ():
         for each in address.finditer(text):
             if _is_meant(each["password"], each["rest"]):
                 yield "an address with its password", *each.span("password")
-    for what, pattern in PATTERNS.items():
-        for each in pattern.finditer(text):
+    for mark, (what, pattern) in zip(MARKS, PATTERNS.items(), strict=True):
+        for each in pattern.finditer(text) if mark in text else ():
             if len({*each[0]}) >= LEAST_LETTERS:
-                yield what, *each.span()
+                yield what, each.start(), _end(text, each) if what == "a private key" else each.end()
+
+
+def _may_have_address(text: str) -> bool:
+    # Where the first finds one, the second does.
+    return "@" in text and "://" in text and ADDRESSES[1].search(text) is not None
+
+
+def _end(text: str, begun: re.Match[str]) -> int:
+    """Return where a private key ends: with the text, if somebody cut it."""
+    end = text.find("-----END", begun.end())
+    return len(text) if end < 0 else end
 
 
 def _is_meant(password: str, rest: str) -> bool:

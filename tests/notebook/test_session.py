@@ -15,10 +15,13 @@ from tests.kernel import Kernel
 PASSWORD = 'p@ss/w&Qz81vX"<é>'
 URL = f"postgresql://alex:{quote(PASSWORD, safe='')}@127.0.0.1:1/shop"
 KEY = "napi_" + "k3y" * 8
-SECRET_KEY = "(s3cr3tqK9w$key'%s#&!"
+SECRET_KEY = "(&s3cr3tqK9w$key'%s#&!"
 TOKEN = "t0ken-of-another-service"
+# In no variable, and in the file of variables only.
+NEW, OLD, OVERRIDDEN = "npg_" + "NewAbC9dEf1g", "npg_" + "OldZyX9wVu1A", "0verridden-by-the-environment"
+IN_FILE = f"# DATABASE_URL=postgresql://alex:{OLD}@ep-1.neon.tech/shop\nNEON_API_KEY={OVERRIDDEN}\n"
 # Parts of them that look the same however they are written.
-SECRETS = ("Qz81vX", "k3yk3yk3yk3yk3yk3y", "s3cr3tqK9w", TOKEN)
+SECRETS = ("Qz81vX", "k3yk3yk3yk3yk3yk3y", "s3cr3tqK9w", TOKEN, NEW[4:12], OLD[4:12], OVERRIDDEN)
 
 CELLS = [
     "settings.DATABASES",
@@ -57,6 +60,19 @@ CELLS = [
     "Author.objects.count()",
     "display({'application/json': dict(os.environ), 'text/plain': 'x'}, raw=True)",
     "handle = display('x', display_id=True); handle.update(settings.NEON_API_KEY)",
+    "display({'application/json': {'keys': {settings.NEON_API_KEY}}, 'text/plain': 'x'}, raw=True)",
+    "import numpy as np; display(JSON({'keys': np.array([settings.NEON_API_KEY])}))",
+    "from comm import create_comm; _ = create_comm(target_name='x', data={'keys': {settings.NEON_API_KEY}})",
+    "pd.DataFrame({'v': [f'key={settings.SECRET_KEY}' + 'x' * 99, 'x' * 44 + settings.SECRET_KEY]})",
+    "print(Author.objects.filter(name__contains=settings.NEON_API_KEY).query)",
+    "%%bash\nset",
+    "[each.encode() for each in (settings.SECRET_KEY, settings.DATABASES['default']['PASSWORD'])]",
+    "text = json.dumps(settings.DATABASES['default']['PASSWORD'])",
+    "print(text[:-6], end='', flush=True); time.sleep(0.1); print(text[-6:])",
+    f"os.environ['SHOP_URL'] = 'postgresql://alex:{NEW[:6]}' '{NEW[6:]}@ep-2.neon.tech/shop'",
+    "%env SHOP_URL",
+    "print(open(os.environ['WORKBENCH_ENV_FILE']).read())",
+    "pd.Series(open(os.environ['WORKBENCH_ENV_FILE']).read().splitlines())",
     "%who_ls",
     "%whos",
     "input(settings.NEON_API_KEY)",
@@ -64,8 +80,11 @@ CELLS = [
 
 
 @pytest.fixture(scope="module")
-def kernel() -> Iterator[Kernel]:
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
+    file = tmp_path_factory.mktemp("variables") / ".env"
+    file.write_text(IN_FILE)
     changes = {
+        "WORKBENCH_ENV_FILE": str(file),
         "DATABASE_URL": URL,
         "NEON_API_KEY": KEY,
         "NEON_PROJECT_ID": "cool-forest-123456",

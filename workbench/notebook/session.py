@@ -15,7 +15,7 @@ from typing import Any
 from ipykernel.iostream import OutStream
 from jupyter_client.session import Session
 
-from workbench.redaction import MASK, begun, gone_on, redacted_all
+from workbench.redaction import MASK, begun, gone_on, may_be_secret, redacted_all
 
 # So much of what a stream said before is remembered, for a secret that comes in pieces.
 REMEMBERED_LETTERS = 1_000
@@ -42,10 +42,16 @@ class RedactingSession(Session):
         self._streams = threading.RLock()
 
     def serialize(self, msg: dict[str, Any], ident: Any = None) -> list[bytes]:
-        clean: dict[str, Any] = {
-            part: redacted_all(msg[part]) for part in ("content", "metadata") if part in msg
-        }
-        packed: list[bytes] = super().serialize({**msg, **clean}, ident)
+        content = self._packed(msg.get("content") or {})
+        metadata = self.unpack(self._packed(msg["metadata"]))
+        packed: list[bytes] = super().serialize({**msg, "content": content, "metadata": metadata}, ident)
+        return packed
+
+    def _packed(self, content: Any) -> bytes:
+        """Return it as it is sent, without secrets: only then a set or an array is a list."""
+        packed: bytes = content if isinstance(content, bytes) else self.pack(content)
+        if may_be_secret(packed.decode("utf-8", "surrogateescape")):
+            return self.pack(redacted_all(self.unpack(packed)))  # type: ignore[no-any-return]
         return packed
 
     def send(self, stream: Any, msg_or_type: Any, *args: Any, **options: Any) -> dict[str, Any] | None:
