@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
 from tests.kernel import Kernel
+from workbench.redaction import MASK
 
 PASSWORD = 'p@ss/w&Qz81vX"<é>'
 URL = f"postgresql://alex:{quote(PASSWORD, safe='')}@127.0.0.1:1/shop"
@@ -132,6 +134,26 @@ def test_what_frontends_ask_for_themselves_holds_none_either(kernel: Kernel) -> 
     assert "********" in json.dumps(replies[0]["content"])
     assert "alex" in json.dumps([reply["content"] for reply in replies[1:3]])
     assert leaks([reply["content"] for reply in replies]) == []
+
+
+def test_files_that_ipython_writes_of_earlier_cells_hold_none(kernel: Kernel, tmp_path: Path) -> None:
+    log, notebook, history = (tmp_path / name for name in ("log.py", "cells.ipynb", "history.txt"))
+    for cell in (
+        f"%logstart -o {log}",
+        "settings.NEON_API_KEY + ''",
+        "print('so:', end=' ')\nfor letter in settings.NEON_API_KEY: print(letter, end='')",
+        "print(settings.SECRET_KEY[:9])\nprint('and so on', file=sys.stderr)",
+        "display(HTML(os.environ['DATABASE_URL']))",
+        "raise ValueError(settings.SECRET_KEY)",
+        "%logstop",
+        f"%notebook {notebook}",
+        f"%history -o -f {history}",
+    ):
+        kernel.run(cell, attended=True)
+    files = [file.read_text() for file in (log, notebook, history)]
+    assert all(MASK in text for text in files)
+    assert "and so on" in files[1]
+    assert leaks(files) == []
 
 
 def test_the_debuggers_variables_hold_none(kernel: Kernel) -> None:

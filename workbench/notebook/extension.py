@@ -8,11 +8,13 @@ from django.core.exceptions import ImproperlyConfigured
 from IPython.core.interactiveshell import InteractiveShell
 
 from workbench import errors
+from workbench.notebook import kept
 from workbench.notebook.errors import CellError
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     errors.is_in_kernel = True
+    kept.register(shell)
     try:
         shell.push(_imported(), interactive=True)
     except Exception as error:
