@@ -155,7 +155,7 @@ def test_a_start_waits_for_the_rest_wherever_a_stream_is_cut(written: Callable[[
     assert redaction.begun("it is s3c") == redaction.gone_on(f"it is {text}", "more") == 0
 
 
-SHORT, NEON = "h2", "npg_" + "OldZyX9wVu1"
+SHORT, ODD, NEON = "h2", "h2@", "npg_" + "OldZyX9wVu1A"
 KEY = "-----BEGIN PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggSjAgEAAoIB\n" * 2
 
 
@@ -163,14 +163,14 @@ KEY = "-----BEGIN PRIVATE KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcwggS
     ("text", "clean"),
     [
         (
-            f"# DATABASE_URL=postgresql://alex:{NEON}A@ep-1.neon.tech/db",
+            f"# DATABASE_URL=postgresql://alex:{NEON}@ep-1.neon.tech/db",
             f"# DATABASE_URL=postgresql://alex:{MASK}@ep-1.neon.tech/db",
         ),
         (
-            f"postgresql://alex:{SHORT}@db.acme.org,postgresql://bo:{SHORT}@@db.acme.org/x?to=y@z.org",
+            f"postgresql://alex:{SHORT}@db.acme.org,postgresql://bo:{ODD}@db.acme.org/x?to=y" + "@z.org",
             f"postgresql://alex:{MASK}@db.acme.org,postgresql://bo:{MASK}@z.org",
         ),
-        (f"a {NEON}Ab b", f"a {MASK} b"),
+        (f"a {NEON}b b", f"a {MASK} b"),
         (f"a {NEON[:9]}... b", f"a {MASK}... b"),
         (f"{KEY}-----END PRIVATE KEY-----\nmore", f"{MASK}-----END PRIVATE KEY-----\nmore"),
         (f"key: {KEY}", f"key: {MASK}"),

@@ -17,7 +17,6 @@ from tests.conftest import Manage
 from tests.connection.pooler import ALIAS, DIRECT, Neon, neon
 from tests.kernel import Kernel
 from tests.throwaway import ADDRESSES, EVERYTHING, HOME, PROJECT
-from workbench.redaction import MASK
 
 ONLY_FULL = pytest.mark.skipif(not os.environ.get(EVERYTHING), reason="takes many commands")
 
