@@ -9,10 +9,8 @@ from typing import Any
 
 from tests.throwaway import PROJECT, environment
 
-# A shell may have its children ignore SIGINT.
 BEGIN = """
 import signal, sys, time, django
-signal.signal(signal.SIGINT, signal.default_int_handler)
 django.setup()
 from django.db import connection
 from workbench.frames import frame
@@ -31,3 +29,18 @@ def start(
         encoding="utf-8",
         **options,
     )
+
+
+def told(code: str, timeout: float = 30) -> list[str]:
+    """Run code after ``BEGIN``, which must have nothing to complain of, and return the lines that it prints.
+
+    Raises TimeoutExpired after some seconds, when it is killed.
+    """
+    with start(BEGIN + code, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            said, error = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    assert (process.returncode, error) == (0, "")
+    return said.splitlines()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from collections.abc import Generator, Mapping
@@ -33,6 +34,10 @@ GIVEN = {name: os.environ[name].strip() for name in ADDRESSES if os.environ.get(
 if "DATABASE_URL" not in GIVEN:
     GIVEN = {}
 HOME = Path(tempfile.mkdtemp(prefix="workbench-"))
+
+# A shell has what it runs in the background ignore SIGINT, and so have its children.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Django's settings are read early, and by kernels: the environment must be ready before that.
 HOME.chmod(0o755)
