@@ -150,7 +150,7 @@ def half_open_in(call: Call) -> None:
 
 
 def interrupted_in(call: Call) -> None:
-    @fault("network", f"half-open and interrupted in {call.name}", share=0.2)
+    @fault("network", f"half-open and interrupted in {call.name}", share=0.6)
     def half_open(stage: Stage, chance: random.Random) -> Seen:
         """The cell ends within a unit of silence; the next one connects anew."""
         return disturbed(
