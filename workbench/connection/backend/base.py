@@ -88,14 +88,13 @@ class ErrorWrapper(DatabaseErrorWrapper):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        raw = self.wrapper.connection
-        is_interrupted = interrupt.leave(raw)
+        # No name here for psycopg2's connection: with the error's traceback it would be held on to.
+        is_interrupted = interrupt.leave(self.wrapper.connection)
         if kind is None and not is_interrupted:
             return
-        why = silence.why_given_up(raw)
-        if raw is not None and why:
+        if why := silence.why_given_up(self.wrapper.connection):
             # libpq may not have met the end yet.
-            raw.close()
+            self.wrapper.connection.close()
         try:
             super().__exit__(kind, error, trace)
         except Error as django:
