@@ -47,6 +47,8 @@ SELECT current_user = %s AND NOT EXISTS (
 """
 
 
+LAST_WORD_SECONDS = 0.1
+
 # Ends a session that leaves its transaction open, which is the person's to leave or not: those beside do.
 IDLE_IN_TRANSACTION = "idle_in_transaction_session_timeout"
 
@@ -145,9 +147,10 @@ def is_alive(raw: Any) -> bool:
     with selectors.DefaultSelector() as selector:
         try:
             selector.register(raw, selectors.EVENT_READ)
-            # What came is read; the end of a connection comes again and again.
+            before = [*raw.notices]
+            # What came is read; the end of a connection comes again and again, a moment after its last word.
             for _ in range(3):
-                if not selector.select(0):
+                if not selector.select(0 if raw.notices == before else LAST_WORD_SECONDS):
                     return True
                 raw.poll()
         except (psycopg2.Error, ValueError, OSError):
