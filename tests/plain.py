@@ -42,5 +42,5 @@ def told(code: str, timeout: float = 30) -> list[str]:
         except BaseException:
             process.kill()
             raise
-    assert (process.returncode, error) == (0, "")
+    assert (process.returncode, error) == (0, ""), error
     return said.splitlines()

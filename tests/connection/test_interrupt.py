@@ -52,8 +52,8 @@ def read():
 call_command("migrate", verbosity=0)
 random.seed(1)
 for _ in range(20):
-    threading.Timer(random.uniform(0.02, 0.15), os.kill, [os.getpid(), signal.SIGINT]).start()
     try:
+        threading.Timer(random.uniform(0.02, 0.15), os.kill, [os.getpid(), signal.SIGINT]).start()
         {call}
     except BaseException as error:
         print(type(error).__name__)
@@ -135,9 +135,8 @@ frame("SELECT 1 AS n")
 cursor = connection.cursor()
 seen = Counter()
 for _ in range(100):
-    timer = threading.Timer(random.uniform(0.005, 0.03), os.kill, [os.getpid(), signal.SIGINT])
-    timer.start()
     try:
+        threading.Timer(random.uniform(0.005, 0.03), os.kill, [os.getpid(), signal.SIGINT]).start()
         while True:
             with transaction.atomic(), transaction.atomic():
                 cursor.execute("SELECT pg_sleep(0.0005)")
