@@ -58,6 +58,7 @@ class Kernel:
         """
         request = self.begin(cell, attended=attended, silent=silent)
         if interrupt_after is not None:
+            self.await_start(request)
             time.sleep(interrupt_after)
             self.interrupt()
         return self.finish(request, timeout=timeout)

@@ -31,12 +31,12 @@ def start(
     )
 
 
-def told(code: str, timeout: float = 30) -> list[str]:
-    """Run code after ``BEGIN``, which must have nothing to complain of, and return the lines that it prints.
+def told(code: str, changes: Mapping[str, str | None] | None = None, *, timeout: float = 30) -> list[str]:
+    """Run code, which must have nothing to complain of, and return the lines that it prints.
 
     Raises TimeoutExpired after some seconds, when it is killed.
     """
-    with start(BEGIN + code, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with start(code, changes, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             said, error = process.communicate(timeout=timeout)
         except BaseException:

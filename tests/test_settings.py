@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 
 import pytest
 
 from tests.conftest import Manage
-from tests.throwaway import PROJECT, environment
+from tests.plain import told
+from tests.throwaway import PROJECT
 
 KEY = "v7!kq2#zL9@pX4$wR8^tN1&mB6*cF3(hJ5)gD0_sA+uE=yI-oP"
 PRODUCTION = {
@@ -77,14 +77,7 @@ def test_a_web_server_has_the_admin_only_where_asked_and_believes_a_proxy_only_w
 @pytest.mark.parametrize("said", [None, " "])
 def test_a_web_server_is_for_others_though_its_variable_is_blank(module: str, said: str | None) -> None:
     code = f"import workbench.{module}; from django.conf import settings as s; print(s.WORKBENCH_WEB)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=PROJECT,
-        env=environment({"WORKBENCH_WEB": said}),
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "True\n", done.stderr
+    assert told(code, {"WORKBENCH_WEB": said}) == ["True"]
 
 
 def test_no_key_is_in_the_repository() -> None:

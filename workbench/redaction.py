@@ -53,7 +53,7 @@ PLACES = (
 
 # Where somebody cut a text, as tables do it too.
 CUTS = ("...", "…")
-BEFORE_CUT, AFTER_CUT = r"(?=(?:<i>)?(?:\.\.\.|…))", r"(?:(?<=\.\.\.)|(?<=…))"
+AFTER_CUT = r"(?:(?<=\.\.\.)|(?<=…))"
 # So many letters stand for one of a secret's, at most as a rule.
 MOST_WRITTEN = 12
 
@@ -126,7 +126,7 @@ class _Known:
     # Few texts are cut, and few come in pieces that end within a line.
     @cached_property
     def _halves(self) -> tuple[re.Pattern[str], re.Pattern[str]]:
-        before = beginning(self.secret, LEAST_HALF, BEFORE_CUT)
+        before = beginning(self.secret, LEAST_HALF, shapes.BEFORE_CUT)
         return re.compile(before), re.compile(ending(self.secret, LEAST_HALF, AFTER_CUT))
 
     @cached_property

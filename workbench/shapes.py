@@ -20,27 +20,35 @@ def _word(start: str, rest: str) -> re.Pattern[str]:
     return re.compile(f"{start}(?:(?<![A-Za-z0-9]{start})|{before}){rest}")
 
 
-PATTERNS = {
-    "a password of Neon's": _word("npg_", "[A-Za-z0-9]{12,}"),
-    "a key of Neon's API": _word("napi_", "[a-z0-9]{32,}"),
-    "a SECRET_KEY of Django's": re.compile(r"django-insecure-[^\s\"'\\]{30,}"),
-    "a private key": re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:\s|\\n)+[A-Za-z0-9+/=]{40,}"),
-}
-# What each of these has in it, for a look that takes no time.
-MARKS = ("npg_", "napi_", "django-insecure-", "PRIVATE KEY-----")
-# Where somebody cut one of Neon's.
-CUT = re.compile(r"(?<![A-Za-z0-9])n(?:pg|api)_[A-Za-z0-9]{4,}(?=(?:<i>)?(?:\.\.\.|…))")
+PRIVATE_KEY = r"-----BEGIN [A-Z ]*PRIVATE KEY-----"
+# With what each has in it, for a look that takes no time. A private key that somebody cut goes on to the next
+# one, or with the text.
+PATTERNS = (
+    ("a password of Neon's", "npg_", _word("npg_", "[A-Za-z0-9]{12,}")),
+    ("a key of Neon's API", "napi_", _word("napi_", "[a-z0-9]{32,}")),
+    ("a SECRET_KEY of Django's", "django-insecure-", re.compile(r"django-insecure-[^\s\"'\\]{30,}")),
+    (
+        "a private key",
+        "PRIVATE KEY-----",
+        re.compile(
+            rf"{PRIVATE_KEY}(?:\s|\\n)+[A-Za-z0-9+/=]{{40,}}.*?(?=-----END|{PRIVATE_KEY}|\Z)", re.DOTALL
+        ),
+    ),
+)
+# Before the dots of a text that somebody cut.
+BEFORE_CUT = r"(?=(?:<i>)?(?:\.\.\.|…))"
+# One of Neon's that was cut.
+CUT = re.compile(rf"(?<![A-Za-z0-9])n(?:pg|api)_[A-Za-z0-9]{{4,}}{BEFORE_CUT}")
 # An example repeats itself: npg_xxxxxxxxxxxx.
 LEAST_LETTERS = 10
 # Each ends where the next one begins. The second is for one that holds an @ of its own, though it should be
 # encoded.
-ADDRESSES = (
+ADDRESSES = tuple(
     re.compile(
-        r"://(?P<user>[^\s:/@\"'<>]*):(?P<password>(?:(?!://)[^\s\"'<>@])+)@(?P<rest>(?:(?!://)[^\s\"'<>])*)"
-    ),
-    re.compile(
-        r"://(?P<user>[^\s:/@\"'<>]*):(?P<password>(?:(?!://)[^\s\"'<>])+)@(?P<rest>(?:(?!://)[^\s\"'<>@])*)"
-    ),
+        rf"://(?P<user>[^\s:/@\"'<>]*):(?P<password>(?:(?!://)[^\s\"'<>{not_in_it}])+)"
+        rf"@(?P<rest>(?:(?!://)[^\s\"'<>{not_behind}])*)"
+    )
+    for not_in_it, not_behind in (("@", ""), ("", "@"))
 )
 # Of one without a password, which has an @ in its path. In a password, a / is to be encoded.
 PORT = re.compile(r"\d{1,5}/.*", re.DOTALL)
@@ -63,7 +71,7 @@ NOWHERE = re.compile(
 
 def may_be_in(text: str) -> bool:
     """Tell whether it is worth a look: nearly every text has nothing of the kind."""
-    return _may_have_address(text) or any(mark in text for mark in MARKS)
+    return _may_have_address(text) or any(mark in text for _, mark, _ in PATTERNS)
 
 
 def found(text: str) -> Iterator[tuple[str, int, int]]:
@@ -72,21 +80,15 @@ def found(text: str) -> Iterator[tuple[str, int, int]]:
         for each in address.finditer(text):
             if _is_meant(each["password"], each["rest"]):
                 yield "an address with its password", *each.span("password")
-    for mark, (what, pattern) in zip(MARKS, PATTERNS.items(), strict=True):
+    for what, mark, pattern in PATTERNS:
         for each in pattern.finditer(text) if mark in text else ():
             if len({*each[0]}) >= LEAST_LETTERS:
-                yield what, each.start(), _end(text, each) if what == "a private key" else each.end()
+                yield what, *each.span()
 
 
 def _may_have_address(text: str) -> bool:
     # Where the first finds one, the second does.
     return "@" in text and "://" in text and ADDRESSES[1].search(text) is not None
-
-
-def _end(text: str, begun: re.Match[str]) -> int:
-    """Return where a private key ends: with the text, if somebody cut it."""
-    end = text.find("-----END", begun.end())
-    return len(text) if end < 0 else end
 
 
 def _is_meant(password: str, rest: str) -> bool:

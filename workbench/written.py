@@ -29,8 +29,9 @@ def pattern(text: str) -> str:
 def beginning(text: str, least: int, end: str) -> str:
     r"""Return one that finds where a text breaks off, after at least so many characters of it.
 
-    ``end`` is an assertion about the place, ``\Z`` or ``(?=...)``::
+    ``end`` is an assertion about the place, ``\Z`` or ``(?=...)``.
 
+    Example::
 
         re.search(beginning("a&bcd", 2, r"\Z"), "a&amp;b")
     """

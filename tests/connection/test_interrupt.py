@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.plain import told
+from tests.plain import BEGIN, told
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals")
 
@@ -68,17 +68,18 @@ UNENDING = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_control_c_ends_a_query_of_a_plain_process(call: str) -> None:
-    assert told(INTERRUPTED.replace("{}", call)) == ["True", "0"]
+    assert told(BEGIN + INTERRUPTED.replace("{}", call)) == ["True", "0"]
 
 
 @pytest.mark.parametrize("call", UNENDING.values(), ids=UNENDING)
 def test_control_c_is_never_lost_whenever_it_comes(call: str) -> None:
-    assert told(ALWAYS.format(call=call), 60) == ["KeyboardInterrupt"] * 20 + ["0"]
+    assert told(BEGIN + ALWAYS.format(call=call), timeout=60) == ["KeyboardInterrupt"] * 20 + ["0"]
 
 
 def test_a_forked_process_is_interrupted_by_itself() -> None:
     said = told(
-        """
+        BEGIN
+        + """
 import os, threading
 frame("SELECT 1 AS n")
 
@@ -107,7 +108,8 @@ forking.join()
 
 def test_what_is_done_with_the_rows_of_a_cursor_is_interrupted_at_once() -> None:
     said = told(
-        """
+        BEGIN
+        + """
 import os, threading
 frame("SELECT 1 AS n")
 cursor = connection.cursor()
@@ -126,7 +128,8 @@ except KeyboardInterrupt:
 
 def test_neither_the_transactions_nor_the_next_statements_suffer() -> None:
     said = told(
-        """
+        BEGIN
+        + """
 import os, random, threading
 from collections import Counter
 from django.db import transaction
@@ -147,14 +150,15 @@ for _ in range(100):
     seen["well"] += states == (False, True, True)
 print(dict(seen))
 """,
-        60,
+        timeout=60,
     )
     assert said == ["{'interrupted': 100, 'well': 100}"]
 
 
 def test_what_was_to_follow_an_interrupted_commit_does_not_follow_the_next() -> None:
     said = told(
-        """
+        BEGIN
+        + """
 import os, threading
 from django.db import transaction
 frame("SELECT 1 AS n")
@@ -183,7 +187,8 @@ print(frame("SELECT count(*) AS n FROM slow")["n"].item())
 
 def test_who_has_a_handler_of_ones_own_decides_what_is_to_end() -> None:
     said = told(
-        """
+        BEGIN
+        + """
 import os, threading
 frame("SELECT 1 AS n")
 stop = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +11,8 @@ import pytest
 
 from tests.conftest import Manage, scratch
 from tests.kernel import Kernel
-from tests.throwaway import PROJECT, environment
+from tests.plain import told
+from tests.throwaway import PROJECT
 from workbench.connection import Session
 from workbench.connection.program import program
 
@@ -66,14 +66,7 @@ def test_a_command_s_are_called_by_its_name(url: str, manage: Manage) -> None:
     done = manage("shell", "-v", "0", "-c", NAME, DATABASE_URL=url)
     assert done.stdout == "workbench: shell\n", done.stderr
     code = f"import django; django.setup(){NAME}"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=PROJECT,
-        env=environment({"DATABASE_URL": url}),
-        capture_output=True,
-        text=True,
-    )
-    assert done.stdout == "workbench\n", done.stderr
+    assert told(code, {"DATABASE_URL": url}) == ["workbench"]
 
 
 def test_a_name_of_the_person_s_own_stays(url: str, manage: Manage) -> None:

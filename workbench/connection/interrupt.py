@@ -328,7 +328,9 @@ def _is_awaited() -> bool:
 def _press(*, is_new: bool) -> None:
     for connection in watched:
         raw = connection.connection
-        first, times = _asked.get(raw, (0.0, 0)) if raw is not None else (0.0, 0)
+        if raw is None:
+            continue
+        first, times = _asked.get(raw, (0.0, 0))
         seconds = time.monotonic() - first
         if times and is_new and seconds > ONCE_SECONDS:
             silence.give_up(raw, GIVEN_UP)
