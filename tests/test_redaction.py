@@ -240,6 +240,9 @@ def test_what_is_called_like_a_secret() -> None:
         assert redaction.is_secret(name), name
     for name in ("compass", "bypass", "ByPASSED", "pass_rate", "passenger", "key", "foreign_key", "access"):
         assert not redaction.is_secret(name), name
+    assert redaction.is_secret("key", table="authtoken_token")
+    assert not redaction.is_secret("owner", table="authtoken_token")
+    assert not redaction.is_secret("key", table="catalog_keyword")
 
 
 def test_all_texts_are_redacted_and_what_holds_none_is_not_copied() -> None:

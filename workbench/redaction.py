@@ -38,6 +38,8 @@ NAME = (
     r"|(?:api|private|session|access|encryption|signing)_?key"
 )
 SECRET = re.compile(NAME, re.IGNORECASE)
+# What a secret is called where its table says that it is one: authtoken_token.key, knox_authtoken.digest.
+HELD = re.compile(r"(?:key|digest|hash|code)$", re.IGNORECASE)
 # Variables of such names say where a secret is, not what.
 WHERE = re.compile(r"_(file|dir|path|id)$|^(old)?pwd$", re.IGNORECASE)
 # Of Django's settings, those that hold others.
@@ -139,9 +141,13 @@ _known: tuple[_Known, ...] = ()
 _lock = threading.Lock()
 
 
-def is_secret(name: str) -> bool:
-    """Tell whether a column, variable or setting is called like a secret."""
-    return SECRET.search(name) is not None
+def is_secret(name: str, *, table: str = "") -> bool:
+    """Tell whether a variable, a setting or a table's column is called like a secret.
+
+    In a table that is itself called like one, what is called like a key is one, too.
+    """
+    is_one = SECRET.search(name) is not None
+    return is_one or (SECRET.search(table) is not None and HELD.search(name) is not None)
 
 
 def is_telling(secret: str, names: Iterable[str] = ()) -> bool:

@@ -192,9 +192,13 @@ def test_other_apps_tables_and_secret_columns_are_never_read(filled: Seen) -> No
         "INSERT INTO catalog_login VALUES (1, 'somebody', 'hunter2', 'abc123')",
         "CREATE TABLE catalog_pass (token text PRIMARY KEY, name text)",
         "INSERT INTO catalog_pass VALUES ('abc124', 'somebody')",
+        # As rest_framework.authtoken has it.
+        "CREATE TABLE catalog_token (key text PRIMARY KEY, owner text)",
+        "INSERT INTO catalog_token VALUES ('abc125', 'anybody')",
     )
     page = filled.get()
     assert "somebody hidden hidden" in page.text
+    assert "hidden anybody" in page.text
     for secret in ("hunter2", "abc12", "pbkdf2", "boss", "auth_user", "django_session"):
         assert secret not in page.html
 

@@ -37,8 +37,6 @@ NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 MARK = "A workbench analyst."
 # Of its password, each of eight bits.
 PASSWORD_BYTES = 24
-# What a secret is called where its table says that it is one: authtoken_token.key, knox_authtoken.digest.
-HELD = re.compile(r"(?:key|digest|hash|code)$", re.IGNORECASE)
 # A schema, a relation in it, a column of that.
 Named = tuple[str, ...]
 # Of an entry of DATABASES: of who made it, not of where it leads to.
@@ -194,7 +192,7 @@ def _granted(cursor: Any, name: str, using: str) -> dict[str, tuple[str, ...]]:
             others += [] if is_sequence else [place]
         elif is_sequence:
             sequences.append(place)
-        elif secret := [column for column in columns if _is_kept(relation, column)]:
+        elif secret := [column for column in columns if is_secret(column, table=relation)]:
             kept += [(*place, column) for column in secret]
             # Of an earlier time, when it had no such column.
             _run(cursor, "REVOKE SELECT ON {}.{} FROM {}", *place, name)
@@ -221,10 +219,6 @@ def _granted(cursor: Any, name: str, using: str) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _is_kept(relation: str, column: str) -> bool:
-    return is_secret(column) or (is_secret(relation) and HELD.search(column) is not None)
-
-
 def _check_keepable(there: set[str], using: str) -> None:
     """Raise AnalystError where a table with secrets is yet to be made: it would be read as any new one."""
     missing = [
@@ -235,7 +229,8 @@ def _check_keepable(there: set[str], using: str) -> None:
         and model._meta.db_table not in there
         and router.allow_migrate_model(using, model)
         and any(
-            _is_kept(model._meta.db_table, each.column or "") for each in model._meta.local_concrete_fields
+            is_secret(each.column or "", table=model._meta.db_table)
+            for each in model._meta.local_concrete_fields
         )
     ]
     if missing:

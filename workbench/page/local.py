@@ -1,7 +1,7 @@
 """Which apps are shown, and which tables are theirs.
 
 Whoever is shown the page sees their rows. So only apps of the project itself are shown, not the ones that
-were installed, with their accounts and sessions, and of those no column that is called like a secret.
+were installed, with their accounts and sessions, and of those no column that holds a secret by its name.
 """
 
 from __future__ import annotations

@@ -156,9 +156,23 @@ class _Draft:
     def name(self) -> sql.Composable:
         return sql.Identifier(self.table.schema, self.table.relation)
 
+    def is_secret(self, column: str) -> bool:
+        return is_secret(column, table=self.table.relation)
+
+    def text(self, column: Column, letters: int) -> sql.Composable:
+        """Return the SQL of a value as text, cut to so many letters; of a secret nothing is read."""
+        name = sql.Identifier(column.name)
+        if self.is_secret(column.name):
+            return sql.SQL("NULL")
+        if column.type == "bytea":
+            return sql.SQL("octet_length({}) || ' bytes'").format(name)
+        if MOMENTS.match(column.type) and not column.type.endswith("]"):
+            return sql.SQL("left(date_trunc('second', {})::text, 19)").format(name)
+        return sql.SQL("left({}::text, {})").format(name, sql.Literal(letters))
+
     def label(self, *, beside: str = "") -> Column | None:
         """Return the column that says best what a row is, beside the one that refers to another."""
-        columns = [column for column in self.table.columns.values() if not is_secret(column.name)]
+        columns = [column for column in self.table.columns.values() if not self.is_secret(column.name)]
         others = [column for column in columns if column.name not in (*self.key, beside)]
         return next((column for column in others if _is_words(column)), next(iter(others or columns), None))
 
@@ -208,7 +222,7 @@ def _read(cursor: Any, drafts: Mapping[int, _Draft]) -> None:
             sql.SQL("left({}::text, {})").format(sql.Identifier(name), sql.Literal(KEY_LETTERS))
             for name in draft.keyed
         ]
-        cells = [_text(column, LETTERS_SHOWN + 1) for column in draft.columns]
+        cells = [draft.text(column, LETTERS_SHOWN + 1) for column in draft.columns]
         order = [sql.Identifier(name) for name in draft.key]
         ends = [("", ROWS_SHOWN + 1)] + [(" DESC", LAST_ROWS)] * bool(order)
         for number, (direction, count) in enumerate(ends):
@@ -270,7 +284,7 @@ def _referring(cursor: Any, drafts: Mapping[int, _Draft]) -> dict[tuple[_Link, s
                         sql.SQL(", {} AS {}").format(*each) for each in zip(key, places, strict=True)
                     ),
                     named=sql.Literal(NAMED),
-                    label=_text(label, NAME_LETTERS + 1) if label else sql.SQL("NULL"),
+                    label=child.text(label, NAME_LETTERS + 1) if label else sql.SQL("NULL"),
                     table=child.name,
                     column=sql.Identifier(link.column),
                     # As Postgres itself writes it.
@@ -304,7 +318,7 @@ def _labels(cursor: Any, drafts: Mapping[int, _Draft]) -> dict[tuple[_Link, str]
                     "JOIN {table} ON {target} = k.key::{type}"
                 ).format(
                     number=sql.Literal(len(links)),
-                    label=_text(label, NAME_LETTERS + 1),
+                    label=drafts[link.parent].text(label, NAME_LETTERS + 1),
                     keys=sql.Literal(_keys(draft, link.column)),
                     table=drafts[link.parent].name,
                     target=sql.Identifier(link.target),
@@ -331,17 +345,6 @@ def _keys(draft: _Draft, column: str) -> list[str]:
     """Return the values of a column, each once, without those that are cut."""
     found = dict.fromkeys(row[column] for row in draft.rows)
     return [value for value in found if value is not None and len(value) < KEY_LETTERS]
-
-
-def _text(column: Column, letters: int) -> sql.Composable:
-    name = sql.Identifier(column.name)
-    if is_secret(column.name):
-        return sql.SQL("NULL")
-    if column.type == "bytea":
-        return sql.SQL("octet_length({}) || ' bytes'").format(name)
-    if MOMENTS.match(column.type) and not column.type.endswith("]"):
-        return sql.SQL("left(date_trunc('second', {})::text, 19)").format(name)
-    return sql.SQL("left({}::text, {})").format(name, sql.Literal(letters))
 
 
 def _cut(text: str | None, letters: int) -> tuple[str | None, bool]:
@@ -371,7 +374,7 @@ def _shown(
         cells: list[Cell | Referring] = []
         for column, text in zip(draft.columns, texts, strict=True):
             cell = Cell(
-                column.name, *_cut(text, LETTERS_SHOWN), is_secret(column.name), column.name in numbers
+                column.name, *_cut(text, LETTERS_SHOWN), draft.is_secret(column.name), column.name in numbers
             )
             link = refers.get(column.name)
             if link:
@@ -385,7 +388,7 @@ def _shown(
             )
             for link, title in zip(draft.links, titles, strict=True)
         ]
-        key = "" if any(map(is_secret, draft.key)) else " ".join(row[name] or "" for name in draft.key)
+        key = "" if any(map(draft.is_secret, draft.key)) else " ".join(row[name] or "" for name in draft.key)
         lines.append(Line(key, tuple(cells), number == draft.gap))
     return Rows(
         (*heads[:place], *children, *heads[place:]),
