@@ -8,8 +8,10 @@ are to see each other's claims connect to the same.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
+
+import psycopg2
 
 from workbench.connection.sessions import UNLIMITED, aside
 
@@ -36,7 +38,12 @@ def claimed(entry: dict[str, Any], name: str) -> Iterator[None]:
         cursor.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
         cursor.execute(UNLIMITED, [True])
         cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [LOCKS, name])
-        yield
+        try:
+            yield
+        finally:
+            # Now, not when the server comes to see that the session was closed.
+            with suppress(psycopg2.Error):
+                cursor.execute("COMMIT")
 
 
 def held(entry: dict[str, Any], names: Iterable[str]) -> set[str]:
