@@ -15,6 +15,7 @@ Where the server does not answer that either, the connection is given up: by its
 from __future__ import annotations
 
 import _thread
+import math
 import os
 import select
 import signal
@@ -34,6 +35,8 @@ from workbench.connection import silence
 
 # Fingers, and frontends, may interrupt twice where once was meant.
 ONCE_SECONDS = 1.0
+# How long it may take to show what became of a cell.
+SHOWING_SECONDS = 5.0
 SETTLING_SECONDS = 0.02
 PAUSE_SECONDS = 0.05
 READ_BYTES = 4096
@@ -78,6 +81,8 @@ _depth = 0
 # Whether an interrupt came that has ended nothing yet, whether Python is to raise it a little later, and what
 # keeps two threads from answering it.
 _is_due = _is_put_off = False
+# When the cell ended that an interrupt may be meant for.
+_ended = -math.inf
 _lock = threading.RLock()
 # When the server was first asked to cancel what a connection waits for, and how often.
 _asked: WeakKeyDictionary[Any, tuple[float, int]] = WeakKeyDictionary()
@@ -94,7 +99,7 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, anew: bool = False) 
     somebody else has it. With ``anew``, where a cell begins, it is taken from whoever had it in the last one,
     and an interrupt of that is over.
     """
-    global _depth, _reading, _writing
+    global _depth, _ended, _reading, _writing
     settle()
     if connection is not None:
         watched.add(connection)
@@ -103,7 +108,7 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, anew: bool = False) 
     if anew:
         _meet()
         _asked.clear()
-        _depth = 0
+        _depth, _ended = 0, -math.inf
     if _writing < 0:
         _reading, _writing = os.pipe()
         os.set_blocking(_reading, False)
@@ -129,6 +134,8 @@ class _Handler:
 
     def __call__(self, number: int, frame: FrameType | None) -> Any:
         global _is_due, _is_put_off
+        if _is_late():
+            return None
         if _depth or _is_lost_in(frame):
             _is_due, _is_put_off = True, not _depth
             return None
@@ -147,13 +154,17 @@ def _is_lost_in(frame: FrameType | None) -> bool:
     return False
 
 
+def _is_late() -> bool:
+    return time.monotonic() - _ended < SHOWING_SECONDS
+
+
 def _forget() -> None:
     """Leave the signals of a forked process to itself: all that is known here is of its parent."""
-    global _depth, _is_due, _is_put_off, _lock, _reading, _writing
+    global _depth, _is_due, _is_put_off, _ended, _lock, _reading, _writing
     watched.clear()
     _asked.clear()
     _asking.clear()
-    _depth, _is_due, _is_put_off = 0, False, False
+    _depth, _is_due, _is_put_off, _ended = 0, False, False, -math.inf
     if _writing < 0:
         return
     signal.set_wakeup_fd(-1)
@@ -189,6 +200,27 @@ def leave(raw: Any) -> bool:
             _meet()
     settle()
     return is_due
+
+
+def await_cell() -> None:
+    """Leave an interrupt to ``begin_cell``: nobody would answer for it yet."""
+    watch(anew=True)
+    enter()
+
+
+def begin_cell() -> bool:
+    """Tell whether an interrupt came that is to end the cell before it does anything, and watch from now."""
+    is_due = leave(None)
+    # The last cell may have taken the wakeup descriptor for itself, as an event loop does.
+    watch(anew=True)
+    return is_due
+
+
+def end_cell() -> None:
+    """Take what comes in the next moment as meant for the cell: it would end how that is shown."""
+    global _ended
+    if _is_main():
+        _ended = time.monotonic()
 
 
 class Outside:
@@ -312,7 +344,7 @@ def _is_awaited() -> bool:
         if _is_put_off and not _depth:
             _is_put_off = False
             _thread.interrupt_main()
-        is_new = _is_told()
+        is_new = _is_told() and not _is_late()
         handler = signal.getsignal(signal.SIGINT)
         is_ours = isinstance(handler, _Handler)
         if is_new and not is_ours and handler is not signal.default_int_handler:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -16,19 +15,18 @@ def register(shell: InteractiveShell) -> None:
     def explain(
         shell: InteractiveShell, kind: type[KeyboardInterrupt], error: KeyboardInterrupt, trace: Any, **_: Any
     ) -> None:
+        interrupt.end_cell()
         lines = [f"KeyboardInterrupt: {error}"]
         if not str(error):
-            # Which takes long enough for a second interrupt, whereupon IPython would not ask us any more.
-            with suppress(KeyboardInterrupt):
-                lines = shell.InteractiveTB.structured_traceback(kind, error, trace)
+            lines = shell.InteractiveTB.structured_traceback(kind, error, trace)
         shell._showtraceback(kind, error, lines)
 
-    def begin(*_: object) -> None:
-        _stop.error = None  # The last cell may have been one that Python could not read.
-        # The last cell may have taken the wakeup descriptor for itself, as an event loop does.
-        interrupt.watch(anew=True)
+    def begin() -> None:
+        # The last cell may have been one that Python could not read.
+        _stop.error = KeyboardInterrupt() if interrupt.begin_cell() else None
 
-    before_cell(shell, begin)
+    shell.events.register("pre_execute", begin)
+    shell.events.register("post_execute", interrupt.end_cell)
     shell.set_custom_exc((KeyboardInterrupt,), explain)
     shell.ast_transformers.append(_stop)
 
