@@ -57,7 +57,7 @@ def beside(*arguments: str, **options: Any) -> Done:
         connections[HERE].close()
 
 
-def until(found: Callable[[], Any], seconds: float = 20) -> Any:
+def until(found: Callable[[], Any], seconds: float = 60) -> Any:
     """Return what is found, once it is."""
     deadline = time.monotonic() + seconds
     while not (it := found()):

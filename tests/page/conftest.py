@@ -15,9 +15,10 @@ from pytest_django import DjangoDbBlocker
 
 from tests.branches.conftest import clear
 from tests.conftest import scratch
+from tests.page import patient
 from tests.schema.places import settings_for
 from workbench.branches import branches, drop, use
-from workbench.page import AGAIN
+from workbench.page import AGAIN, look
 
 ALIAS = "seen"
 
@@ -55,6 +56,12 @@ class Seen:
             headers["If-None-Match"] = etag
         response = self.client.get("/", {"database": ALIAS, "app": "catalog", **query}, headers=headers)
         return Answered(response.status_code, response.content.decode(), response.headers)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "BEGIN", look.BEGIN)
+    patient.wait()
 
 
 @pytest.fixture(scope="module")

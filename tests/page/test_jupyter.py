@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import pytest
 
 from tests.conftest import scratch
 from tests.migrating import until
+from tests.serving import port_of
 from tests.throwaway import PROJECT, environment
 from workbench.page import ASSETS
 
@@ -25,25 +25,22 @@ django.setup()
 before = set(sys.modules)
 from jupyter_server.serverapp import ServerApp
 from traitlets.config import Config
+from tests.page import patient
 config = Config()
 config.ServerApp.extra_services = ["workbench.page.jupyter"]
-config.ServerApp.port, config.ServerApp.base_url = int(sys.argv[1]), sys.argv[2]
+config.ServerApp.port, config.ServerApp.base_url = 0, sys.argv[1]
 config.ServerApp.allow_root, config.ServerApp.open_browser = True, False
 config.ServerApp.allow_remote_access, config.ServerApp.log_level = True, "WARN"
 config.ServerApp.jpserver_extensions = {}
-config.IdentityProvider.token = sys.argv[3]
+config.IdentityProvider.token = sys.argv[2]
 server = ServerApp(config=config)
 server.initialize(argv=[], find_extensions=False)
 assert "workbench.page.views" not in sys.modules
 assert "WORKBENCH_WEB" not in os.environ
+patient.wait()
+print(f"http://127.0.0.1:{server.port}/", flush=True)
 server.start()
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")
@@ -54,27 +51,26 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def server(log: Path) -> Iterator[httpx.Client]:
     """A client that says which host it thinks it speaks to, and shows nobody's token by itself."""
-    port = free_port()
     runtime = {"JUPYTER_RUNTIME_DIR": str(log.parent), "JUPYTER_CONFIG_DIR": str(log.parent)}
     hosts = {"DJANGO_ALLOWED_HOSTS": ".example.org", "DJANGO_HTTPS": "1"}
     with scratch() as url, log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-c", SERVER, str(port), PREFIX, TOKEN],
+            [sys.executable, "-c", SERVER, PREFIX, TOKEN],
             cwd=PROJECT,
             env=environment({"DATABASE_URL": url, **runtime, **hosts}),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
         )
-        address = f"http://127.0.0.1:{port}{PREFIX}"
-        with httpx.Client(base_url=address, headers={"Host": "hub.elsewhere.net"}, timeout=30) as client:
-            try:
+        try:
+            address = f"http://127.0.0.1:{port_of(process, log)}{PREFIX}"
+            with httpx.Client(base_url=address, headers={"Host": "hub.elsewhere.net"}, timeout=60) as client:
                 until(lambda: process.poll() is not None or _answers(client))
                 assert process.poll() is None, log.read_text()
                 yield client
-            finally:
-                process.terminate()
-                process.wait(20)
+        finally:
+            process.terminate()
+            process.wait(60)
 
 
 def _answers(client: httpx.Client) -> bool:

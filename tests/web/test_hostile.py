@@ -11,8 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import scratch
-from tests.migrating import until
-from tests.page.test_jupyter import free_port
+from tests.serving import port_of
 from tests.throwaway import PROJECT, environment
 
 PATHS = ("/", "/page.css", "/catalog/authors/", "/catalog/books/1/", "/admin/", "/admin/login/")
@@ -50,37 +49,31 @@ STATUS = re.compile(rb"HTTP/1\.[01] (\d+) ")
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
+def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Where Django's own server is, on a database with its tables."""
-    port = free_port()
-    with scratch() as url:
-        variables = environment({"DATABASE_URL": url})
-        manage = [sys.executable, "manage.py"]
+    log = tmp_path_factory.mktemp("server") / "log"
+    with scratch() as url, log.open("wb") as output:
+        variables = environment({"DATABASE_URL": url, "PYTHONUNBUFFERED": "1"})
+        manage = [sys.executable, "-m", "tests.page.patient"]
         subprocess.run([*manage, "migrate", "--verbosity=0"], cwd=PROJECT, env=variables, check=True)
         with subprocess.Popen(
-            [*manage, "runserver", "--noreload", f"127.0.0.1:{port}"],
+            [*manage, "runserver", "--noreload", "127.0.0.1:0"],
             cwd=PROJECT,
             env=variables,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
         ) as server:
             try:
-                until(lambda: server.poll() is not None or _listens(port))
-                yield port
+                yield port_of(server, log)
             finally:
                 server.terminate()
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def sent(port: int, line: str, *headers: str, body: str = "") -> int:
     """Return the status of the answer to bytes that no HTTP client would send; 0 for none."""
     has_host = any(header.startswith("Host:") for header in headers)
     lines = [line, *([] if has_host else ["Host: localhost"]), "Connection: close", *headers]
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as connection:
         connection.sendall("\r\n".join([*lines, "", body]).encode("latin-1"))
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
     found = STATUS.match(answer)

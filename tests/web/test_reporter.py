@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ import httpx
 import pytest
 
 from tests.conftest import Manage
+from tests.serving import port_of
 from tests.throwaway import PROJECT, environment
 
 PASSWORD = 'p@ss/w&Qz81vX"<é>'
@@ -37,27 +36,19 @@ def leaks(text: str) -> list[str]:
 @contextmanager
 def served(log: Path, url: str) -> Iterator[tuple[str, int]]:
     """Give the address and the process id of a web server for development."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     with log.open("wb") as out:
         process = subprocess.Popen(
-            [sys.executable, "manage.py", "runserver", "--noreload", str(port)],
+            [sys.executable, "manage.py", "runserver", "--noreload", "127.0.0.1:0"],
             cwd=PROJECT,
             env=environment({**SECRETS, "DATABASE_URL": url, "DJANGO_DEBUG": "1", "PYTHONUNBUFFERED": "1"}),
             stdout=out,
             stderr=subprocess.STDOUT,
         )
     try:
-        for _ in range(200):
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/page.js", timeout=5)
-                break
-            except httpx.TransportError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}", process.pid
+        yield f"http://127.0.0.1:{port_of(process, log)}", process.pid
     finally:
         process.send_signal(signal.SIGINT if os.name != "nt" else signal.SIGTERM)
-        process.wait(timeout=30)
+        process.wait(timeout=60)
 
 
 def test_the_page_about_an_error_and_the_servers_output_hold_none(tmp_path: Path, scratch_url: str) -> None:

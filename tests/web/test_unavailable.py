@@ -34,7 +34,7 @@ def web() -> Iterator[WebServer]:
 def ask(web: WebServer, path: str, accept: str, **headers: str) -> tuple[int, Message, str]:
     request = urllib.request.Request(web.address + path, headers={"Accept": accept, **headers})
     with pytest.raises(urllib.error.HTTPError) as raised:
-        urllib.request.urlopen(request, timeout=30)
+        urllib.request.urlopen(request, timeout=60)
     with raised.value as error:
         return error.code, error.headers, error.read().decode()
 
