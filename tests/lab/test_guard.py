@@ -54,7 +54,7 @@ def started(
 def refused(folder: Path, *options: str, **variables: str) -> str:
     """Return the one line with which a lab does not start."""
     with started(folder, "--port=0", *options, **variables) as (process, printed):
-        assert process.wait(30) == 1, printed
+        assert process.wait(60) == 1, printed
     (line,) = printed
     return line
 
@@ -110,8 +110,9 @@ def test_one_that_is_public_says_what_that_means(tmp_path: Path) -> None:
         port = re.search(r":(\d+)/lab", printed[2])
         assert port
         address = f"http://127.0.0.2:{port[1]}/api/contents"
-        assert httpx.get(address).status_code == 403
-        assert httpx.get(address, params={"token": TOKEN.findall(printed[2])[0]}).status_code == 200
+        assert httpx.get(address, timeout=60).status_code == 403
+        token = {"token": TOKEN.findall(printed[2])[0]}
+        assert httpx.get(address, params=token, timeout=60).status_code == 200
 
 
 @pytest.mark.skipif(os.name == "nt", reason="there is no socket on Windows")
@@ -122,9 +123,8 @@ def test_at_a_socket_file_it_asks_for_the_token_and_leaves_nothing_for_others_to
         with started(tmp_path, f"--sock={socket}") as (process, printed):
             assert f"'ssh -N -L 8888:{socket} USER@THIS-MACHINE'" in printed[0]
             (token,) = TOKEN.findall(printed[1])
-            with httpx.Client(
-                transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://localhost"
-            ) as ask:
+            transport = httpx.HTTPTransport(uds=str(socket))
+            with httpx.Client(transport=transport, base_url="http://localhost", timeout=60) as ask:
                 assert ask.get("/api/contents").status_code == 403
                 assert ask.get("/api/contents", headers={"Host": "rebound.example"}).status_code == 403
                 known = {"Authorization": f"token {token}"}

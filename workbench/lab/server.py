@@ -32,6 +32,9 @@ SETTINGS = Path(__file__).with_name("settings")
 CUSTOM = Path(__file__).with_name("custom")
 
 
+# How long a lab that runs may be too busy to answer.
+BUSY_SECONDS = 10.0
+
 PUBLIC = "Let others reach the lab, where --ip or the like says so; it prints what that means."
 
 
@@ -118,7 +121,7 @@ def running(folder: Path) -> str:
 def _answers(found: dict[str, Any]) -> bool:
     # A server that was killed has left its notes, and its process and port to others.
     try:
-        return httpx.get(f"{found['url']}api/status?token={found['token']}", timeout=1).is_success
+        return httpx.get(f"{found['url']}api/status?token={found['token']}", timeout=BUSY_SECONDS).is_success
     except httpx.HTTPError:
         return False
 
