@@ -68,7 +68,7 @@ for _each in _branches.branches():
     if not _each.is_main:
         _branches.drop(_each.name, end_sessions=True)
 """
-EMPTY = "SET lock_timeout = '10s'; TRUNCATE catalog_author CASCADE"
+EMPTY = "SET lock_timeout = '60s'; TRUNCATE catalog_author CASCADE"
 WRITE = """
 _written = Author.objects.bulk_create([Author(name=f"written {{n}}") for n in range({rows})])
 len(Book.objects.bulk_create([Book(title="written", author=each) for each in _written]))

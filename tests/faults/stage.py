@@ -22,7 +22,7 @@ from tests.kernel import Kernel
 from workbench.connection import embedded
 
 # How long anything may take that must happen at all, in seconds.
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 Entered = TypeVar("Entered")
 
@@ -64,15 +64,16 @@ class Server(ABC):
         self.stop()
         self.start()
 
-    def answers(self) -> bool:
-        with suppress(psycopg2.OperationalError), closing(self.connect()):
-            return True
-        return False
+    def connected(self) -> Any:
+        """Return a new connection, or None where none is to be had now."""
+        with suppress(psycopg2.OperationalError):
+            return self.connect()
+        return None
 
     def ask(self, query: str, *params: Any) -> Any:
         """Return the first value of what the administrator sees, once there is an answer."""
-        until(self.answers, "an answer of the server")
-        with closing(self.connect()) as connection, connection.cursor() as cursor:
+        connection = until(self.connected, "an answer of the server")
+        with closing(connection), connection.cursor() as cursor:
             cursor.execute(query, params or None)
             row = cursor.fetchone() if cursor.description else None
             return row[0] if row else None
@@ -169,7 +170,7 @@ class Remote(Server):
     def start(self) -> None:
         if not psutil.pid_exists(self.pid) or psutil.Process(self.pid).status() == psutil.STATUS_ZOMBIE:
             self.neon.postgres.start()
-        until(self.answers, "an answer of the server")
+        until(self.connected, "an answer of the server").close()
 
     def connect(self) -> Any:
         return self.neon.connect()
@@ -235,11 +236,11 @@ class Stage:
         return kernel
 
 
-def until(holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait until something holds, which must be soon."""
+def until(holds: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """Return what holds, once it does, which must be soon."""
     deadline = time.monotonic() + seconds
     while True:
-        if holds():
-            return
+        if it := holds():
+            return it
         assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
         time.sleep(0.02)

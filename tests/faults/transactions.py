@@ -161,7 +161,7 @@ def lost_in_statement(stage: Stage, chance: random.Random) -> Seen:
     until(lambda: server.running("pg_sleep(30)"), "a statement that runs")
     server.end_sessions()
     since = time.monotonic()
-    outcome = kernel.finish(request, timeout=10)
+    outcome = kernel.finish(request)
     sentence(outcome)
     assert "What was not committed is gone." in text(outcome) + outcome.stderr, text(outcome)
     recovery = works(kernel, since)
@@ -173,10 +173,11 @@ def lost_in_statement(stage: Stage, chance: random.Random) -> Seen:
 def idle_too_long(stage: Stage, chance: random.Random) -> Seen:
     """Postgres ends it; the next cell works, and says that what was not committed is gone."""
     server = stage.embedded
+    # Writing all that has a transaction, too.
+    data = Data(server, stage.kernel(), chance)
     kernel = stage.kernel(WORKBENCH_TRANSACTION_TIMEOUT="1s")
-    data = Data(server, kernel, chance)
     leave_open(kernel, chance)
-    until(lambda: server.ask(BUSY) == 0, "no session idle in a transaction", 5)
+    until(lambda: server.ask(BUSY) == 0, "no session idle in a transaction")
     since = time.monotonic()
     assert "idle" in told(kernel)
     recovery = time.monotonic() - since
