@@ -18,6 +18,7 @@ from tests.faults.calls import CALLS, Call, Data, begin, settle
 from tests.faults.expect import sentence, text, works
 from tests.faults.fault import Seen, fault
 from tests.faults.stage import FAST, IMMEDIATE, KILL, SMART, Embedded, Server, Stage, until
+from tests.kernel import Outcome
 
 
 def either(stage: Stage, chance: random.Random) -> Server:
@@ -167,7 +168,17 @@ def no_connection_free(stage: Stage, chance: random.Random) -> Seen:
         with suppress(psycopg2.OperationalError):
             while True:
                 stack.enter_context(closing(server.connect()))
-        outcome = kernel.run("Author.objects.count()")
+
+        def refusal() -> Outcome | None:
+            outcome = kernel.run("Author.objects.count()")
+            if outcome.error:
+                return outcome
+            # It has the place of a session that was just ending.
+            kernel.run("connection.close()")
+            stack.enter_context(closing(until(server.connected, "a free connection")))
+            return None
+
+        outcome = until(refusal, "a refusal")
         assert "connection" in sentence(outcome), text(outcome)
     since = time.monotonic()
     return Seen(works(kernel, since), data.lost())
