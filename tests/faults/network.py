@@ -14,19 +14,29 @@ from tests.faults.calls import BUSY, CALLS, Call, Data, begin, settle
 from tests.faults.expect import interrupted, sentence, text, works
 from tests.faults.fault import Seen, fault
 from tests.faults.proxy import Proxy
-from tests.faults.stage import Remote, Stage, until
-from tests.kernel import Outcome
+from tests.faults.stage import PATIENCE, Remote, Server, Stage, until
+from tests.kernel import Kernel, Outcome
 from workbench.connection import silence
+from workbench.connection.failures import ATTEMPTS
+from workbench.words import whole
 
 SERVER = re.compile(rf"^{re.escape(DIRECT)}:\d+ ")
 # A unit of silence, in seconds.
 UNIT = 1.0
 # The documented times, in units, with what a busy machine may add.
-BEFORE_A_CELL = 1 + 2
 IN_A_STATEMENT = (
     silence.UNITS_BEFORE_LOOK + silence.UNITS_BEFORE_SECOND_LOOK + 2 * silence.UNITS_TO_CONNECT + 5
 )
-AFTER_AN_INTERRUPT = 1 + 2
+# Cells after which nothing ends a silence, or an attempt to connect, but what a fault is about.
+LOOK_AFTER = """
+from workbench.connection import silence
+silence.UNITS_BEFORE_LOOK = {units}
+"""
+TRY_FOR_EVER = """
+from workbench.connection import failures
+failures.ATTEMPTS, failures.PATIENCE_SECONDS = 10_000, 10_000.0
+connection.settings_dict["OPTIONS"]["connect_timeout"] = 10_000
+"""
 # The last attempt to connect begins within 10 seconds or so, and takes 15 at most.
 TO_CONNECT = 25
 WAKING_SECONDS = 3.0
@@ -62,13 +72,27 @@ class Line(Remote):
 def line(stage: Stage) -> Line:
     if "line" not in stage.kept:
         neon = stage.remote.neon
-        # Nobody else may be connected to what is copied.
-        stage.kernel(stage.remote).run("connection.close()")
+        leave(stage.remote, stage.kernel(stage.remote))
         proxy = Proxy(HOSTS[DIRECT], (HOSTS[DIRECT], neon.port), neon.certificate)
         stage.kept["line"] = Line(neon, stage.enter(proxy))
     found: Line = stage.kept["line"]
     found.proxy.heal()
+    until(lambda: len(found.sessions()) <= 1, "the end of the sessions that were lost")
     return found
+
+
+def leave(server: Server, kernel: Kernel) -> None:
+    """Close the kernel's connection, as nobody else may be connected to what is copied."""
+    session = "connection.ensure_connection(); session = connection.connection.info.backend_pid"
+    pid = int(kernel.run(f"{session}; connection.close(); session").result)
+    until(lambda: pid not in server.sessions(), "the end of its session")
+
+
+def stubborn(stage: Stage, server: Server) -> Kernel:
+    """Return another kernel, which tries to connect for as long as it takes, and is to leave in the end."""
+    kernel = stage.kernel(server, number=1)
+    assert kernel.run(TRY_FOR_EVER).error == []
+    return kernel
 
 
 def told(outcome: Outcome) -> None:
@@ -93,13 +117,15 @@ def disturbed(
     chance: random.Random,
     cause: Callable[[Proxy], None],
     check: Callable[[Outcome], object],
-    within: float,
+    within: float = PATIENCE,
     *,
     interrupts: bool = False,
 ) -> Seen:
     """Do ``cause`` at a random moment of the call, which must end within some seconds as ``check`` says."""
     server = line(stage)
     kernel = stage.kernel(server)
+    # Else an interrupt that did nothing would not be noticed, a little later.
+    kernel.run(LOOK_AFTER.format(units=10_000 if interrupts else silence.UNITS_BEFORE_LOOK))
     request, data = begin(stage, server, kernel, call, chance)
     cause(server.proxy)
     if interrupts:
@@ -133,7 +159,7 @@ def cut_in(call: Call) -> None:
     @fault("network", f"cut in the middle of {call.name}")
     def cut(stage: Stage, chance: random.Random) -> Seen:
         """A sentence says that the connection was lost; the next cell connects anew."""
-        return disturbed(stage, call, chance, Proxy.cut, told, 30)
+        return disturbed(stage, call, chance, Proxy.cut, told)
 
 
 def half_open_in(call: Call) -> None:
@@ -153,9 +179,7 @@ def interrupted_in(call: Call) -> None:
     @fault("network", f"half-open and interrupted in {call.name}", share=0.6)
     def half_open(stage: Stage, chance: random.Random) -> Seen:
         """The cell ends within a unit of silence; the next one connects anew."""
-        return disturbed(
-            stage, call, chance, Proxy.freeze, interrupted, UNIT * AFTER_AN_INTERRUPT + 5, interrupts=True
-        )
+        return disturbed(stage, call, chance, Proxy.freeze, interrupted, interrupts=True)
 
     @fault("network", f"slow, and interrupted in {call.name}", share=0.5)
     def slow(stage: Stage, chance: random.Random) -> Seen:
@@ -164,7 +188,7 @@ def interrupted_in(call: Call) -> None:
         def slow_down(proxy: Proxy) -> None:
             proxy.latency = chance.uniform(0.05, 0.3)
 
-        return disturbed(stage, call, chance, slow_down, interrupted, 15, interrupts=True)
+        return disturbed(stage, call, chance, slow_down, interrupted, interrupts=True)
 
 
 for name in LONG:
@@ -209,9 +233,11 @@ def half_open_between(stage: Stage, chance: random.Random) -> Seen:
     server = line(stage)
     kernel = stage.kernel(server)
     data = Data(server, kernel, chance)
+    assert kernel.run("from workbench.connection import silence; lost = connection.connection").error == []
     server.proxy.freeze(new_ones=False)
     recovery = works(kernel)
-    assert recovery < UNIT * BEFORE_A_CELL
+    why = kernel.run("silence.why_given_up(lost)").result
+    assert f"did not answer within {whole(UNIT)}." in why, why
     return Seen(recovery, data.lost())
 
 
@@ -231,7 +257,9 @@ def late(stage: Stage, chance: random.Random) -> Seen:
     assert outcome.error == [], text(outcome)
     server.proxy.latency = 0.0
     recovery = works(kernel)
-    return Seen(recovery, data.lost(call, is_complete=True))
+    lost = data.lost(call, is_complete=True)
+    leave(server, kernel)
+    return Seen(recovery, lost)
 
 
 @fault("network", "waking as Neon does: refused for 3 s")
@@ -256,14 +284,22 @@ def waking_said(stage: Stage, chance: random.Random) -> Seen:
 
 def waking(stage: Stage, chance: random.Random, cause: Callable[[Proxy], None]) -> Seen:
     server = line(stage)
-    kernel = stage.kernel(server)
+    kernel = stubborn(stage, server)
     data = Data(server, kernel, chance)
+    healed: list[float] = []
+
+    def heal() -> None:
+        healed.append(time.monotonic())
+        server.proxy.heal()
+
     cause(server.proxy)
     server.proxy.cut()
-    with later(WAKING_SECONDS, server.proxy.heal):
-        seconds = works(kernel)
-    assert seconds >= WAKING_SECONDS
-    return Seen(seconds - WAKING_SECONDS, data.lost())
+    with later(WAKING_SECONDS, heal):
+        works(kernel)
+        assert healed
+        recovery = time.monotonic() - healed[0]
+    leave(server, kernel)
+    return Seen(recovery, data.lost())
 
 
 @fault("network", "refused for good, in Neon's words")
@@ -274,9 +310,9 @@ def refused(stage: Stage, chance: random.Random) -> Seen:
     data = Data(server, kernel, chance)
     server.proxy.says = chance.choice(REFUSALS)
     server.proxy.cut()
-    began = time.monotonic()
+    visits = server.proxy.visits
     told(kernel.run("Author.objects.count()"))
-    assert time.monotonic() - began < 3
+    assert server.proxy.visits - visits < ATTEMPTS
     server.proxy.heal()
     return Seen(works(kernel), data.lost())
 
@@ -285,7 +321,7 @@ def refused(stage: Stage, chance: random.Random) -> Seen:
 def interrupted_connecting(stage: Stage, chance: random.Random) -> Seen:
     """The cell ends at once; the next one works."""
     server = line(stage)
-    kernel = stage.kernel(server)
+    kernel = stubborn(stage, server)
     data = Data(server, kernel, chance)
     if chance.random() < 0.5:
         server.proxy.is_hole = True
@@ -295,11 +331,12 @@ def interrupted_connecting(stage: Stage, chance: random.Random) -> Seen:
     request = kernel.begin(
         chance.choice(["Author.objects.count()", "connection.cursor()", "frame('SELECT 1')"])
     )
+    kernel.await_start(request)
     time.sleep(chance.uniform(0.3, 2.0))
     kernel.interrupt()
-    began = time.monotonic()
-    outcome = kernel.finish(request, timeout=20)
+    outcome = kernel.finish(request)
     assert text(outcome).startswith("KeyboardInterrupt: "), text(outcome)
-    assert time.monotonic() - began < 2
     server.proxy.heal()
-    return Seen(works(kernel), data.lost())
+    recovery = works(kernel)
+    leave(server, kernel)
+    return Seen(recovery, data.lost())
