@@ -99,29 +99,35 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, anew: bool = False) 
     somebody else has it. With ``anew``, where a cell begins, it is taken from whoever had it in the last one,
     and an interrupt of that is over.
     """
-    global _depth, _ended, _reading, _writing
+    global _depth, _ended
     settle()
     if connection is not None:
         watched.add(connection)
-    if os.name == "nt" or not _is_main():
-        return
-    if anew:
+    if anew and _is_main():
         _meet()
         _asked.clear()
         _depth, _ended = 0, -math.inf
+    take(from_anybody=anew)
+
+
+def take(*, from_anybody: bool = True) -> None:
+    """Take SIGINT in the main thread; from an event loop, as an asynchronous cell has one, if told to."""
+    global _reading, _writing
+    if os.name == "nt" or not _is_main():
+        return
     if _writing < 0:
         _reading, _writing = os.pipe()
         os.set_blocking(_reading, False)
         os.set_blocking(_writing, False)
         threading.Thread(target=_listen, args=[_reading], name="workbench-interrupt", daemon=True).start()
     other = signal.set_wakeup_fd(_writing, warn_on_full_buffer=False)
-    if other not in (-1, _writing) and not anew:
+    if other not in (-1, _writing) and not from_anybody:
         signal.set_wakeup_fd(other)
         return
     handler = signal.getsignal(signal.SIGINT)
     # Where a cell begins it is ipykernel's, which may be another one.
     if handler is signal.default_int_handler or (
-        anew and callable(handler) and not isinstance(handler, _Handler)
+        from_anybody and callable(handler) and not isinstance(handler, _Handler)
     ):
         signal.signal(signal.SIGINT, _Handler(handler))
 
@@ -209,11 +215,8 @@ def await_cell() -> None:
 
 
 def begin_cell() -> bool:
-    """Tell whether an interrupt came that is to end the cell before it does anything, and watch from now."""
-    is_due = leave(None)
-    # The last cell may have taken the wakeup descriptor for itself, as an event loop does.
-    watch(anew=True)
-    return is_due
+    """Tell whether an interrupt came that is to end the cell before it does anything."""
+    return leave(None)
 
 
 def end_cell() -> None:

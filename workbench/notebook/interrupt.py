@@ -23,7 +23,8 @@ def register(shell: InteractiveShell) -> None:
 
     def begin() -> None:
         # The last cell may have been one that Python could not read.
-        _stop.error = KeyboardInterrupt() if interrupt.begin_cell() else None
+        _stop.error = None
+        interrupt.take()
 
     shell.events.register("pre_execute", begin)
     shell.events.register("post_execute", interrupt.end_cell)
@@ -39,7 +40,8 @@ def before_cell(shell: InteractiveShell, hook: Callable[..., None]) -> None:
 
     def stoppable(*arguments: Any) -> None:
         try:
-            hook(*arguments)
+            with interrupt.Outside():
+                hook(*arguments)
         except KeyboardInterrupt as error:
             _stop.error = error
 
@@ -52,8 +54,11 @@ class _Stop(ast.NodeTransformer):
     error: KeyboardInterrupt | None = None
 
     def visit(self, node: ast.AST) -> ast.AST:
+        if interrupt.begin_cell() and self.error is None:
+            self.error = KeyboardInterrupt()
         if self.error is None:
             return node
+        interrupt.end_cell()
         said, self.error = str(self.error), None
         return ast.parse(f"raise KeyboardInterrupt({said!r})")
 
