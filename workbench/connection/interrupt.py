@@ -15,7 +15,6 @@ Where the server does not answer that either, the connection is given up: by its
 from __future__ import annotations
 
 import _thread
-import math
 import os
 import select
 import signal
@@ -35,8 +34,6 @@ from workbench.connection import silence
 
 # Fingers, and frontends, may interrupt twice where once was meant.
 ONCE_SECONDS = 1.0
-# How long it may take to show what became of a cell.
-SHOWING_SECONDS = 5.0
 SETTLING_SECONDS = 0.02
 PAUSE_SECONDS = 0.05
 READ_BYTES = 4096
@@ -81,8 +78,6 @@ _depth = 0
 # Whether an interrupt came that has ended nothing yet, whether Python is to raise it a little later, and what
 # keeps two threads from answering it.
 _is_due = _is_put_off = False
-# When the cell ended that an interrupt may be meant for.
-_ended = -math.inf
 _lock = threading.RLock()
 # When the server was first asked to cancel what a connection waits for, and how often.
 _asked: WeakKeyDictionary[Any, tuple[float, int]] = WeakKeyDictionary()
@@ -99,35 +94,29 @@ def watch(connection: BaseDatabaseWrapper | None = None, *, anew: bool = False) 
     somebody else has it. With ``anew``, where a cell begins, it is taken from whoever had it in the last one,
     and an interrupt of that is over.
     """
-    global _depth, _ended
+    global _depth, _reading, _writing
     settle()
     if connection is not None:
         watched.add(connection)
-    if anew and _is_main():
-        _meet()
-        _asked.clear()
-        _depth, _ended = 0, -math.inf
-    take(from_anybody=anew)
-
-
-def take(*, from_anybody: bool = True) -> None:
-    """Take SIGINT in the main thread; from an event loop, as an asynchronous cell has one, if told to."""
-    global _reading, _writing
     if os.name == "nt" or not _is_main():
         return
+    if anew:
+        _meet()
+        _asked.clear()
+        _depth = 0
     if _writing < 0:
         _reading, _writing = os.pipe()
         os.set_blocking(_reading, False)
         os.set_blocking(_writing, False)
         threading.Thread(target=_listen, args=[_reading], name="workbench-interrupt", daemon=True).start()
     other = signal.set_wakeup_fd(_writing, warn_on_full_buffer=False)
-    if other not in (-1, _writing) and not from_anybody:
+    if other not in (-1, _writing) and not anew:
         signal.set_wakeup_fd(other)
         return
     handler = signal.getsignal(signal.SIGINT)
     # Where a cell begins it is ipykernel's, which may be another one.
     if handler is signal.default_int_handler or (
-        from_anybody and callable(handler) and not isinstance(handler, _Handler)
+        anew and callable(handler) and not isinstance(handler, _Handler)
     ):
         signal.signal(signal.SIGINT, _Handler(handler))
 
@@ -140,8 +129,6 @@ class _Handler:
 
     def __call__(self, number: int, frame: FrameType | None) -> Any:
         global _is_due, _is_put_off
-        if _is_late():
-            return None
         if _depth or _is_lost_in(frame):
             _is_due, _is_put_off = True, not _depth
             return None
@@ -160,17 +147,13 @@ def _is_lost_in(frame: FrameType | None) -> bool:
     return False
 
 
-def _is_late() -> bool:
-    return time.monotonic() - _ended < SHOWING_SECONDS
-
-
 def _forget() -> None:
     """Leave the signals of a forked process to itself: all that is known here is of its parent."""
-    global _depth, _is_due, _is_put_off, _ended, _lock, _reading, _writing
+    global _depth, _is_due, _is_put_off, _lock, _reading, _writing
     watched.clear()
     _asked.clear()
     _asking.clear()
-    _depth, _is_due, _is_put_off, _ended = 0, False, False, -math.inf
+    _depth, _is_due, _is_put_off = 0, False, False
     if _writing < 0:
         return
     signal.set_wakeup_fd(-1)
@@ -206,24 +189,6 @@ def leave(raw: Any) -> bool:
             _meet()
     settle()
     return is_due
-
-
-def await_cell() -> None:
-    """Leave an interrupt to ``begin_cell``: nobody would answer for it yet."""
-    watch(anew=True)
-    enter()
-
-
-def begin_cell() -> bool:
-    """Tell whether an interrupt came that is to end the cell before it does anything."""
-    return leave(None)
-
-
-def end_cell() -> None:
-    """Take what comes in the next moment as meant for the cell: it would end how that is shown."""
-    global _ended
-    if _is_main():
-        _ended = time.monotonic()
 
 
 class Outside:
@@ -347,7 +312,7 @@ def _is_awaited() -> bool:
         if _is_put_off and not _depth:
             _is_put_off = False
             _thread.interrupt_main()
-        is_new = _is_told() and not _is_late()
+        is_new = _is_told()
         handler = signal.getsignal(signal.SIGINT)
         is_ours = isinstance(handler, _Handler)
         if is_new and not is_ours and handler is not signal.default_int_handler:

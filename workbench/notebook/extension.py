@@ -8,15 +8,13 @@ from django.core.exceptions import ImproperlyConfigured
 from IPython.core.interactiveshell import InteractiveShell
 
 from workbench import errors
-from workbench.notebook import interrupt, kept
+from workbench.notebook import kept
 from workbench.notebook.errors import CellError
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:
     errors.is_in_kernel = True
     kept.register(shell)
-    # Before what comes before a cell, as it is about that, too.
-    interrupt.register(shell)
     try:
         shell.push(_imported(), interactive=True)
     except Exception as error:
@@ -33,6 +31,7 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
         guide,
         idle,
         inspector,
+        interrupt,
         magics,
         queries,
         querysets,
@@ -41,6 +40,8 @@ def load_ipython_extension(shell: InteractiveShell) -> None:
         waiting,
     )
 
+    # First: it is about what the others do.
+    interrupt.register(shell)
     magics.register(shell)
     cells.register(shell)
     branch.register(shell)

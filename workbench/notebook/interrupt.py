@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -15,19 +16,19 @@ def register(shell: InteractiveShell) -> None:
     def explain(
         shell: InteractiveShell, kind: type[KeyboardInterrupt], error: KeyboardInterrupt, trace: Any, **_: Any
     ) -> None:
-        interrupt.end_cell()
         lines = [f"KeyboardInterrupt: {error}"]
         if not str(error):
-            lines = shell.InteractiveTB.structured_traceback(kind, error, trace)
+            # Which takes long enough for a second interrupt, whereupon IPython would not ask us any more.
+            with suppress(KeyboardInterrupt):
+                lines = shell.InteractiveTB.structured_traceback(kind, error, trace)
         shell._showtraceback(kind, error, lines)
 
-    def begin() -> None:
-        # The last cell may have been one that Python could not read.
-        _stop.error = None
-        interrupt.take()
+    def begin(*_: object) -> None:
+        _stop.error = None  # The last cell may have been one that Python could not read.
+        # The last cell may have taken the wakeup descriptor for itself, as an event loop does.
+        interrupt.watch(anew=True)
 
-    shell.events.register("pre_execute", begin)
-    shell.events.register("post_execute", interrupt.end_cell)
+    before_cell(shell, begin)
     shell.set_custom_exc((KeyboardInterrupt,), explain)
     shell.ast_transformers.append(_stop)
 
@@ -40,8 +41,7 @@ def before_cell(shell: InteractiveShell, hook: Callable[..., None]) -> None:
 
     def stoppable(*arguments: Any) -> None:
         try:
-            with interrupt.Outside():
-                hook(*arguments)
+            hook(*arguments)
         except KeyboardInterrupt as error:
             _stop.error = error
 
@@ -54,11 +54,8 @@ class _Stop(ast.NodeTransformer):
     error: KeyboardInterrupt | None = None
 
     def visit(self, node: ast.AST) -> ast.AST:
-        if interrupt.begin_cell() and self.error is None:
-            self.error = KeyboardInterrupt()
         if self.error is None:
             return node
-        interrupt.end_cell()
         said, self.error = str(self.error), None
         return ast.parse(f"raise KeyboardInterrupt({said!r})")
 

@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 EXTENSION = "workbench.notebook.extension"
 
@@ -15,37 +14,25 @@ def main() -> None:
     # What a cell starts with ! finds this project, and is of this environment: python, pip.
     prepend("PYTHONPATH", str(Path(__file__).parents[2]))
     prepend("PATH", str(Path(sys.executable).parent))
-    from ipykernel.ipkernel import IPythonKernel
     from ipykernel.kernelapp import IPKernelApp
     from traitlets import default
 
     from workbench import redaction
-    from workbench.connection import interrupt
     from workbench.notebook.session import RedactingSession
 
     # Before the settings are read, which may fail.
     redaction.remember_all(os.environ)
     redaction.redact_logs()
 
-    class Kernel(IPythonKernel):
-        async def execute_request(self, *arguments: Any) -> None:
-            # ipykernel would answer nothing to a request that is interrupted before its cell begins.
-            interrupt.await_cell()
-            await super().execute_request(*arguments)  # type: ignore[no-untyped-call]
-
-    class App(IPKernelApp):
+    class Kernel(IPKernelApp):
         outstream_class = "workbench.notebook.session.Stream"
-
-        @default("kernel_class")
-        def _default_kernel_class(self) -> type[Kernel]:
-            return Kernel
 
         @default("session")
         def _default_session(self) -> RedactingSession:
             return RedactingSession(parent=self)
 
     # Its warnings go to the terminal of the lab, where nobody can act on them.
-    App.launch_instance([*sys.argv[1:], "--ext", EXTENSION], log_level=logging.ERROR)
+    Kernel.launch_instance([*sys.argv[1:], "--ext", EXTENSION], log_level=logging.ERROR)
 
 
 def prepend(variable: str, folder: str) -> None:
